@@ -1,0 +1,64 @@
+"""The command line: one file a command, each parses, calls the library and prints."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from fastgan import __version__
+from fastgan.errors import ConfigError, FastganError
+
+# Commands are imported when they are named, so that `fastgan --help` never pays for NumPy. The short help stands here for the same reason.
+COMMANDS = {
+    "train": "Train a generator and a discriminator.",
+    "sample": "Draw samples from a trained generator.",
+    "interpolate": "Walk in straight lines through noise space.",
+    "parzen": "Score samples by a Parzen-window log-likelihood.",
+    "data": "List, fetch and verify data sets.",
+    "export": "Write a trained generator as a plain .npz file.",
+    "info": "Show versions, devices and backends.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in modules of the same name, imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands in the order of a session's work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import ``fastgan.cli.<name>`` and return its ``command``."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"fastgan.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Turn the library's errors into a sentence on stderr: exit 2 for the command line's own faults, else 1."""
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            raise click.UsageError(str(error)) from error
+        except FastganError as error:
+            raise click.ClickException(str(error)) from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands without importing any of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="fastgan")
+def main() -> None:
+    """Generative Adversarial Nets (Goodfellow et al., 2014): train, look, score.
+
+    \b
+    First steps, on any machine:
+      fastgan train                      train on the digits that come with fastgan
+      fastgan sample --out samples.png   a grid of what the newest run draws
+      fastgan parzen --sigma-grid        its Parzen-window log-likelihood
+    """

@@ -1,0 +1,25 @@
+"""The exceptions that fastgan raises for what a user can mend: each carries one sentence that says what to do."""
+
+
+class FastganError(Exception):
+    """Base of fastgan's own errors; ``str(error)`` is a sentence that names the input, what is wrong, and the way out."""
+
+
+class ConfigError(FastganError, ValueError):
+    """An option or a configuration field is wrong by itself, whatever files or devices there are (exit code 2)."""
+
+
+class DataError(FastganError):
+    """A data set, or a file of samples, is missing, damaged or not what its name says (exit code 1)."""
+
+
+class RunError(FastganError):
+    """A run's folder or checkpoint is missing, damaged, of another version, or in use (exit code 1)."""
+
+
+class BackendError(FastganError):
+    """A backend, device or extra that was asked for is not to be had here (exit code 1)."""
+
+
+class NonFiniteError(FastganError):
+    """Training met a loss or a weight that is NaN or infinite; nothing good was overwritten (exit code 1)."""

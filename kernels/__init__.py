@@ -1,0 +1,1 @@
+"""Hand-written operations, one folder each: the public operations, nothing else."""
