@@ -1,1 +1,1 @@
-"""What every operation shares."""
+"""What every operation shares: randomness, argument checks, the choice of a backend, matrix products."""

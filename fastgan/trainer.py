@@ -1,0 +1,286 @@
+"""Algorithm 1 of the paper, and the simultaneous update of the released code, over fixed buffers.
+
+A step is a fixed sequence of operations: what changes from one to the next is in ``StepState``, which the step itself moves
+on. So a device can capture a step once and replay it.
+
+Buffers. G's rows and the data's share one array of (k + 2)·B rows, ``images``:
+
+    rows      0 … B-1     the data of sub-step 0
+    rows      B … 2B-1    G(z) of sub-step 0, and after its use the data of sub-step 1
+    …
+    rows    k·B … k·B+B-1 G(z) of sub-step k - 1
+    rows  (k+1)·B …       G(z) of G's own step
+
+G does not change while D learns, so one pass of G makes all k + 1 blocks of it; D's joined batch of sub-step j is then
+rows j·B … (j+2)·B-1, data first, without a copy. The simultaneous update has the first two blocks only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgan.config import Config
+from fastgan.datasets import Dataset
+from fastgan.errors import ConfigError, DataError
+from fastgan.kernels import gather, step
+from fastgan.kernels.common.arrays import Array
+from fastgan.kernels.common.devices import HostDevice
+from fastgan.kernels.common.philox import Purpose, stream_id
+from fastgan.kernels.dropout import Dropout
+from fastgan.kernels.gan_loss import gan_loss
+from fastgan.layers import Update
+from fastgan.networks import Network, Pass, build_discriminator, build_generator
+
+
+def learning_rates(config: Config, num_updates: int) -> NDArray[np.float32]:
+    """Tabulate the rate of every update: max(learning_rate / decay^t, min_learning_rate), in float64, rounded once.
+
+    Parameters
+    ----------
+    config : Config
+    num_updates : int
+        How many, 1 or more.
+
+    Returns
+    -------
+    (num_updates,) float32
+    """
+    t = np.arange(num_updates, dtype=np.float64)
+    # By way of the logarithm, since decay^t leaves float64's range long before the quotient does.
+    rates = config.learning_rate * np.exp(-t * np.log(config.learning_rate_decay))
+    return np.maximum(rates, config.min_learning_rate).astype(np.float32)
+
+
+def momenta(config: Config) -> NDArray[np.float32]:
+    """Tabulate the momentum of every epoch up to the one from which it stays: index e - 1 is epoch e.
+
+    Returns
+    -------
+    (momentum_epochs,) float32
+    """
+    ramp = np.arange(config.momentum_epochs, dtype=np.float64) / (config.momentum_epochs - 1)
+    return (config.momentum + (config.final_momentum - config.momentum) * ramp).astype(np.float32)
+
+
+class Trainer:
+    """The two networks, the step that trains them, and the state that a checkpoint keeps.
+
+    Parameters
+    ----------
+    config : Config
+        A whole configuration.
+    dataset : Dataset
+        Its "train" split is trained on.
+    device : device
+        Where everything lives (``kernels.common.devices.device``).
+    num_updates : int
+        How many updates will be made; rates are tabulated for them.
+    dtype : dtype
+        float32, or float64 for checks.
+
+    Attributes
+    ----------
+    generator, discriminator : Generator, Discriminator
+    state : StepState
+        Where training is.
+    sums : (4,) float64
+        Sums over all updates so far of the losses and means of ``kernels.gan_loss.SUMS``, D's over its k sub-steps.
+    steps_per_epoch : int
+        floor(n / (k·B)).
+
+    Raises
+    ------
+    ConfigError
+        The networks do not fit the data.
+    DataError
+        There are fewer rows than one step needs.
+    """
+
+    def __init__(
+        self, config: Config, dataset: Dataset, device: HostDevice, num_updates: int, dtype: type[np.floating] = np.float32
+    ) -> None:
+        split = dataset.splits["train"]
+        num_pixels = split.pixels.shape[1]
+        _check_sizes(config, num_pixels)
+        self.config, self.device = config, device
+        B, k = config.batch_size, config.d_steps
+        self.steps_per_epoch = len(split) // (k * B)
+        if self.steps_per_epoch == 0:
+            raise DataError(
+                f"The training data of {dataset.name} has {len(split)} rows and a step needs {k * B}: "
+                "use a smaller --batch-size or --d-steps"
+            )
+        means = dataset.pixel_means() if config.generator[-1].bias == "marginals" else np.zeros(num_pixels)
+        self.generator = build_generator(config, num_pixels, means, device, dtype)
+        self.discriminator = build_discriminator(config, num_pixels, device, dtype)
+
+        self.data, self.divisor = device.upload(split.pixels), split.divisor
+        self.state = step.StepState(device.upload(step.StepState().words))
+        self.sums: NDArray[np.float64] = device.upload(np.zeros(4))
+        self._momenta = device.upload(momenta(config))
+        self.set_num_updates(num_updates)
+        self._update = Update(self.state.learning_rate, self.state.momentum, self.state.non_finite)
+
+        simultaneous = config.update == "simultaneous"
+        num_blocks = 1 if simultaneous else k + 1
+        self._z = device.empty((num_blocks * B, config.noise_dim), dtype)
+        self._images = device.empty(((num_blocks + 1) * B, num_pixels), dtype)
+        self._generator_pass = self.generator.new_pass(self._z, out=self._images[B:])
+        self._last_generator_pass = self._generator_pass.rows(slice((num_blocks - 1) * B, num_blocks * B))
+        # A sub-step's batch of D: real rows 0 … B-1, generated ones B … 2B-1.
+        self._joined_passes = [self._new_discriminator_pass(slice(j * B, (j + 2) * B), j, 0) for j in range(k)]
+        # D on G's own step: generated rows alone, numbered as in a joined batch.
+        self._judging_pass = None if simultaneous else self._new_discriminator_pass(slice((k + 1) * B, None), k, B)
+        self._ones = device.upload(np.ones((2 * B, 1), dtype))
+        self._d_scale = device.empty((2 * B,), dtype)
+        self._g_scale = device.empty((B,), dtype)
+
+    def set_num_updates(self, num_updates: int) -> None:
+        """Tabulate the rates for so many updates; those that were there stay as they are."""
+        self._learning_rates = self.device.upload(learning_rates(self.config, num_updates))
+        step.set_rates(self.state, self._learning_rates, self._momenta, backend=self.device.backend)
+
+    def step(self) -> None:
+        """Make one training step: the fixed sequence of operations that a device can capture."""
+        if self.config.update == "simultaneous":
+            self._step_simultaneously()
+        else:
+            self._step_algorithm_1()
+        rows_per_step = self.config.d_steps * self.config.batch_size
+        step.advance(
+            self.state, self._learning_rates, self._momenta,
+            rows_per_step=rows_per_step, rows_per_epoch=self.steps_per_epoch * rows_per_step, backend=self.device.backend,
+        )  # fmt: skip
+
+    def _step_algorithm_1(self) -> None:
+        """Algorithm 1: k updates of D, each on a fresh minibatch of data and one of noise, then one of G on fresh noise."""
+        B, k = self.config.batch_size, self.config.d_steps
+        for j in range(k + 1):
+            self._draw_noise(j)
+        self._generator_pass.forward()
+
+        # for k steps do: update the discriminator by ascending its stochastic gradient (here: descending the loss's).
+        for j in range(k):
+            self._gather_data(j)
+            joined = self._joined_passes[j]
+            logits = joined.forward()
+            self._loss(logits, num_real=B, out_discriminator=self._d_scale)
+            # A unit gradient goes back; the loss's gradient of each row's logit scales the row where weights are updated.
+            joined.backward(self._ones, update=self._update, row_scale=self._d_scale)
+
+        # Sample a minibatch of noise; update the generator by descending its stochastic gradient.
+        assert self._judging_pass is not None
+        logits = self._judging_pass.forward()
+        self._loss(logits, num_real=0, out_generator=self._g_scale)
+        dimages = self._judging_pass.backward(self._ones[:B], input_rows=slice(0, B), input_row_scale=self._g_scale)
+        assert dimages is not None
+        self._last_generator_pass.backward(dimages, update=self._update)
+
+    def _step_simultaneously(self) -> None:
+        """Update both from one batch, as the released code does: the same noise and the same dropout masks serve both.
+
+        D's logit is one number a row, so one backward pass of a unit gradient through D serves both objectives: its rows
+        are scaled by D's gradient where D's weights are updated, and by G's where they leave D for G.
+        """
+        B = self.config.batch_size
+        self._draw_noise(0)
+        self._generator_pass.forward()
+        self._gather_data(0)
+        joined = self._joined_passes[0]
+        logits = joined.forward()
+        self._loss(logits, num_real=B, out_discriminator=self._d_scale, out_generator=self._g_scale)
+        dimages = joined.backward(
+            self._ones,
+            update=self._update,
+            row_scale=self._d_scale,
+            input_rows=slice(B, 2 * B),
+            input_row_scale=self._g_scale,
+        )
+        assert dimages is not None
+        self._generator_pass.backward(dimages, update=self._update)
+
+    def _draw_noise(self, substep: int) -> None:
+        B = self.config.batch_size
+        self.generator.draw_noise(
+            self._z[substep * B : (substep + 1) * B],
+            seed=self.config.seed, stream=stream_id(Purpose.NOISE, substep=substep), step=self.state.update,
+        )  # fmt: skip
+
+    def _gather_data(self, substep: int) -> None:
+        B = self.config.batch_size
+        gather.rows(
+            self.data, self.divisor, self._images[substep * B : (substep + 1) * B],
+            seed=self.config.seed, epoch=self.state.epoch, start=self.state.start, start_offset=substep * B,
+            backend=self.device.backend,
+        )  # fmt: skip
+
+    def _loss(
+        self, logits: Array, *, num_real: int, out_discriminator: Array | None = None, out_generator: Array | None = None
+    ) -> None:
+        gan_loss(
+            logits.reshape(-1), num_real, self.config.objective,
+            out_discriminator=out_discriminator, out_generator=out_generator,
+            sums=self.sums, non_finite=self.state.non_finite, backend=self.device.backend,
+        )  # fmt: skip
+
+    def _new_discriminator_pass(self, rows: slice, substep: int, row_offset: int) -> Pass:
+        """Make D's pass over some rows of the images, with the masks of a sub-step."""
+        x = self._images[rows]
+        dropouts: list[Dropout | None] = []
+        for i, (layer, config) in enumerate(zip(self.discriminator.layers, self.config.discriminator, strict=True)):
+            if config.dropout_keep == 1.0:
+                dropouts.append(None)
+                continue
+            bits = self.device.empty((len(x), -(-layer.num_inputs // 8)), np.uint8)
+            stream = stream_id(Purpose.DROPOUT, layer=i, substep=substep)
+            dropouts.append(
+                Dropout(config.dropout_keep, self.config.seed, stream, self.state.update, row_offset, bits)
+            )
+        return self.discriminator.new_pass(x, dropouts=dropouts)
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Give copies on the host of all that decides how training goes on: networks, velocities, step and sums."""
+        return {name: self.device.download(array) for name, array in self._arrays().items()}
+
+    def load_arrays(self, arrays: dict[str, NDArray[np.generic]]) -> None:
+        """Go on from what ``arrays`` gave.
+
+        Raises
+        ------
+        ValueError
+            A name is missing, or an array has another shape or dtype than this trainer's.
+        """
+        own = self._arrays()
+        for name, array in own.items():
+            if name not in arrays:
+                raise ValueError(f"there is no {name}")
+            if arrays[name].shape != array.shape or arrays[name].dtype != array.dtype:
+                raise ValueError(
+                    f"{name} is {arrays[name].dtype} {arrays[name].shape}; it must be {array.dtype} {array.shape}"
+                )
+        for name, array in own.items():
+            self.device.overwrite(array, arrays[name])
+        step.set_rates(self.state, self._learning_rates, self._momenta, backend=self.device.backend)
+
+    def load_networks(self, arrays: dict[str, NDArray[np.generic]]) -> None:
+        """Take weights and biases from what ``arrays`` gave, and leave velocities and step at their start."""
+        current = self.arrays()
+        weights = {
+            name: array for name, array in arrays.items() if name.endswith(("/W", "/b")) and name in current
+        }
+        self.load_arrays({**current, **weights})
+
+    def _arrays(self) -> dict[str, Array]:
+        networks: dict[str, Network] = {"generator": self.generator, "discriminator": self.discriminator}
+        named = {f"{of}/{name}": array for of, network in networks.items() for name, array in network.parameters().items()}
+        return {**named, "state": self.state.words, "sums": self.sums}
+
+
+def _check_sizes(config: Config, num_pixels: int) -> None:
+    for network in ("generator", "discriminator"):
+        if not getattr(config, network):
+            raise ConfigError(f"{network} has no layers; start from a preset")
+    asked = config.generator[-1].num_units
+    if asked not in (None, num_pixels):
+        raise ConfigError(f"The generator's output layer has {asked} units and an image of the data {num_pixels} pixels")

@@ -1,0 +1,86 @@
+"""Checks of arguments, and values that may live on the device.
+
+A check reads shapes, dtypes and strides, never an element: so it never waits for a device.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+# What changes from step to step may be a number of the host or one element of the step's struct, read when the operation
+# runs: so that a captured sequence of launches sees the new value at every replay.
+Counter: TypeAlias = "int | NDArray[np.int64]"
+Rate: TypeAlias = "float | NDArray[np.float32]"
+Array: TypeAlias = NDArray[Any]
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def read_counter(value: Counter) -> int:
+    """Read a counter on the host."""
+    return int(value) if isinstance(value, int) else int(value[0])
+
+
+def read_rate(value: Rate) -> float:
+    """Read a rate on the host."""
+    return float(value) if isinstance(value, int | float) else float(value[0])
+
+
+def require_array(
+    name: str, array: Array, shape: tuple[int | None, ...], dtypes: tuple[np.dtype[Any], ...] = FLOATS
+) -> None:
+    """Raise unless ``array`` has this shape (None: any length), one of these dtypes and C order.
+
+    Raises
+    ------
+    TypeError
+        It is no array, or has another dtype.
+    ValueError
+        It has another shape or is not C-contiguous.
+    """
+    if not hasattr(array, "dtype") or not hasattr(array, "shape"):
+        raise TypeError(f"{name} is a {type(array).__name__}; it must be an array")
+    if array.dtype not in dtypes:
+        wanted = " or ".join(str(dtype) for dtype in dtypes)
+        raise TypeError(f"{name} has dtype {array.dtype}; it must be {wanted}")
+    if len(array.shape) != len(shape) or any(
+        want is not None and have != want for have, want in zip(array.shape, shape, strict=True)
+    ):
+        wanted = "(" + ", ".join("any" if length is None else str(length) for length in shape) + ")"
+        raise ValueError(f"{name} has shape {tuple(array.shape)}; it must be {wanted}")
+    if not array.flags.c_contiguous:
+        raise ValueError(f"{name} is not C-contiguous; pass a contiguous copy of it")
+
+
+def require_out(name: str, out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Check an output that was given, or make one."""
+    if out is None:
+        return np.empty(shape, dtype)
+    require_array(name, out, shape, (dtype,))
+    return out
+
+
+def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise ``ValueError`` unless ``value`` is one of the names."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+
+
+class Workspace:
+    """Scratch arrays by name, made once and used again, so that a training step allocates nothing.
+
+    What a name holds is valid within one call of one operation only.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: dict[tuple[str, tuple[int, ...], np.dtype[Any]], Array] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Give the scratch array of this name, shape and dtype; its content is whatever was left in it."""
+        key = (name, shape, dtype)
+        if key not in self._arrays:
+            self._arrays[key] = np.empty(shape, dtype)
+        return self._arrays[key]
