@@ -23,3 +23,7 @@ class BackendError(FastganError):
 
 class NonFiniteError(FastganError):
     """Training met a loss or a weight that is NaN or infinite; nothing good was overwritten (exit code 1)."""
+
+
+class FastganWarning(UserWarning):
+    """Something that a user should know and that did not stop the work."""

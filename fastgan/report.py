@@ -37,7 +37,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 64, 12, 40
 def render(
     config: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
-    grids: Sequence[tuple[int, bytes]],
+    grids: Sequence[tuple[float, bytes]],
     *,
     run_name: str,
     score: Mapping[str, Any] | None = None,
@@ -55,7 +55,7 @@ def render(
         (since the start) and, where asked, ``"parzen"``: ``{"sigma", "log_likelihood", "standard_error"}`` on the
         validation data, in nats. A key that is missing or None is shown as not there; a value that is NaN or infinite
         is a gap in its curve, and the page says so.
-    grids : sequence of (int, bytes)
+    grids : sequence of (float, bytes)
         (epoch, PNG file), the same noise each time; epoch 0 is before the first step. The last of an epoch counts. The
         newest is shown large, at most 12 small: the first, the last, and between them evenly.
     run_name : str
@@ -124,7 +124,7 @@ class _Row:
 # The parts of the page.
 
 
-def _header(name: str, rows: list[_Row], config: Mapping[str, Any], newest_grid: int) -> str:
+def _header(name: str, rows: list[_Row], config: Mapping[str, Any], newest_grid: float) -> str:
     done = next((row.epoch for row in reversed(rows) if _finite(row.epoch)), float(newest_grid)) or 0.0
     step = next((row.step for row in reversed(rows) if _finite(row.step)), 0.0) or 0.0
     seconds = next((row.seconds for row in reversed(rows) if _finite(row.seconds)), None)
@@ -160,7 +160,7 @@ def _trouble(rows: list[_Row]) -> str:
     )
 
 
-def _overview(rows: list[_Row], samples: list[tuple[int, _Picture]]) -> str:
+def _overview(rows: list[_Row], samples: list[tuple[float, _Picture]]) -> str:
     if samples:
         epoch, picture = samples[-1]
         large = (
@@ -201,7 +201,7 @@ def _key_figures(rows: list[_Row]) -> str:
     return f'<div class="figures"><h2>At epoch {_text(last.epoch)}</h2><dl>{items}</dl></div>'
 
 
-def _growth(samples: list[tuple[int, _Picture]]) -> str:
+def _growth(samples: list[tuple[float, _Picture]]) -> str:
     if len(samples) < 2:
         return ""
     last = len(samples) - 1
@@ -326,9 +326,11 @@ def _table(rows: list[_Row]) -> str:
         count = f"the last {_plain(len(shown))} of {_plain(len(rows))}, newest first; metrics.jsonl has all of them"
     else:
         count = "newest first"
+    paper = '<span class="paper"> On paper, the newest 40.</span>' if len(rows) > 40 else ""
     return (
-        f'<section><h2>Reports</h2><p class="lead">{count[0].upper()}{count[1:]}.</p><div class="scroll" tabindex="0" '
-        f'role="region" aria-label="Reports"><table class="reports"><thead><tr>{head}</tr></thead>\n<tbody>{lines}'
+        f'<section><h2>Reports</h2><p class="lead">{count[0].upper()}{count[1:]}.{paper}</p><div class="scroll" '
+        f'tabindex="0" role="region" aria-label="Reports"><table class="reports">'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>{lines}"
         "</tbody></table></div></section>"
     )
 
@@ -362,7 +364,7 @@ class _Picture:
         return f'<img src="{self.address}" width="{self.width}" height="{self.height}" alt="{alternative}">'
 
 
-def _picture(epoch: int, png: bytes) -> _Picture:
+def _picture(epoch: float, png: bytes) -> _Picture:
     # The header's width and height let the browser lay the page out before it has decoded anything.
     if png[:8] != b"\x89PNG\r\n\x1a\n" or len(png) < 24:
         raise ValueError(f"the grid of epoch {epoch} is not a PNG file: it begins with {png[:8]!r}")
@@ -584,7 +586,8 @@ def _tick_labels(ticks: Sequence[float]) -> list[str]:
     largest = max(map(abs, ticks))
     step = ticks[1] - ticks[0] if len(ticks) > 1 else largest or 1.0
     if largest >= 1e12 or step < 1e-5:
-        return [_minus(f"{tick:.2g}") for tick in ticks]
+        digits = max(1, math.ceil(math.log10(largest / step) + 1e-9)) + 1
+        return [_minus(f"{tick:.{digits}g}") for tick in ticks]
     divisor, suffix = _scale(largest)
     decimals = max(0, -math.floor(math.log10(step / divisor) + 1e-9))
     return [_minus(f"{tick / divisor:,.{decimals}f}") + (suffix if tick else "") for tick in ticks]
@@ -707,7 +710,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _moment(epoch: int) -> str:
+def _moment(epoch: float) -> str:
     return "before the first step" if epoch == 0 else f"at epoch {epoch}"
 
 
@@ -841,11 +844,12 @@ overflow-wrap:anywhere}
 .options th{width:38%;font-weight:400;color:var(--soft)}
 .options td{font-family:var(--mono);font-size:.82rem;white-space:pre-wrap}
 .faint{color:var(--soft);font-style:italic}
-footer{margin-top:4rem;color:var(--soft);font-size:.8rem}
+.paper{display:none}
 @media (max-width:46rem){.overview{grid-template-columns:minmax(0,1fr)}}
 @media (max-width:30rem){svg text{font-size:14.5px}}
 @media print{main{max-width:none;padding:0}body{font-size:10pt}figure,tr,.figures{break-inside:avoid}
-.scroll{max-height:none;overflow:visible}.reports tbody tr:nth-child(n+41){display:none}
+.scroll{max-height:none;overflow:visible}.reports tbody tr:nth-child(n+41){display:none}.paper{display:inline}
+.reports{font-size:8pt}.reports th,.reports td{padding:.2rem .4rem}
 .charts{grid-template-columns:1fr 1fr}.newest img{max-height:11cm}}
 """
 

@@ -1,0 +1,42 @@
+"""``fastgan interpolate``."""
+
+from __future__ import annotations
+
+import click
+
+from fastgan.cli.common import (
+    ARRAY_SUFFIXES, SEED, as_images, check_out, open_run, run_argument, write_arrays, write_file,
+)  # fmt: skip
+
+
+@click.command("interpolate")
+@run_argument
+@click.option("--rows", type=click.IntRange(min=1), default=6, show_default=True, help="How many lines through noise space.")
+@click.option("--columns", type=click.IntRange(min=2), default=10, show_default=True, help="Points on each, ends included.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="The same seed, the same ends.")
+@click.option("--out", required=True, metavar="FILE", help=".png for a grid; .npy, .npz or .h5 for the images "
+              "(rows · columns, H, W), in colour (rows · columns, H, W, 3), float32.")
+def command(run: str | None, runs_dir: str, checkpoint: str, rows: int, columns: int, seed: int, out: str) -> None:
+    """Walk in straight lines through noise space, as in the paper's figure 3: a line a row, its ends fair draws of z.
+
+    RUN is a run's folder, name or number; by default the newest.
+
+    \b
+      fastgan interpolate --out figure3.png
+    """  # noqa: D301
+    path = check_out(out, (".png", *ARRAY_SUFFIXES))
+    loaded = open_run(run, runs_dir, checkpoint)
+
+    import numpy as np
+
+    from fastgan import figures
+    from fastgan.training import display_pixels
+
+    ends = loaded.generator.sample_noise(2 * rows, seed)
+    z = figures.interpolation(ends[0::2], ends[1::2], columns).astype(np.float32)
+    images = loaded.generator.generate(z)
+    if path.suffix.lower() == ".png":
+        write_file(path, figures.to_png(figures.grid(display_pixels(images), loaded.image_shape, columns)))
+    else:
+        write_arrays(path, {"images": np.ascontiguousarray(as_images(images, loaded.image_shape))})
+    click.echo(str(path))

@@ -1,0 +1,207 @@
+"""Checkpoints: one HDF5 file that holds all of a run's state, carries its own digest, and is never half-written.
+
+A file is a 512-byte user block and an HDF5 file behind it. The block says, in ASCII lines, what the file is, how long the
+rest is and what its SHA-256 is; HDF5 alone opens many damaged files without complaint, so the digest is checked before HDF5
+sees a byte. Inside: a dataset an array (``generator/0/W``, …, ``state``, ``sums``) under ``arrays``,
+and ``record``, a JSON object as bytes. Nothing is ever pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgan.errors import FastganWarning, RunError
+from fastgan.files import write_atomically
+
+FORMAT = 1
+LATEST, PREVIOUS, BEST = "checkpoint.h5", "checkpoint-previous.h5", "checkpoint-best.h5"
+_BLOCK_SIZE = 512
+_MAGIC = b"fastgan checkpoint\n"
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What a checkpoint holds.
+
+    Attributes
+    ----------
+    arrays : dict
+        Name to array: networks, velocities, the step's struct, the report's sums.
+    record : dict
+        Configuration, data, history and clock, of JSON's kinds.
+    """
+
+    arrays: dict[str, NDArray[np.generic]]
+    record: dict[str, Any]
+
+
+def encode(checkpoint: Checkpoint) -> bytes:
+    """Make the whole file in memory."""
+    import h5py
+
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", userblock_size=_BLOCK_SIZE) as file:
+        # As a dataset of bytes: an attribute may not be longer than 64 KB.
+        file.create_dataset("record", data=np.frombuffer(json.dumps(checkpoint.record).encode(), np.uint8))
+        for name, array in checkpoint.arrays.items():
+            file.create_dataset(f"arrays/{name}", data=array)
+    content = memoryview(buffer.getbuffer())[_BLOCK_SIZE:]
+    header = _MAGIC + f"format {FORMAT}\nlength {len(content)}\nsha256 {hashlib.sha256(content).hexdigest()}\n".encode()
+    return header.ljust(_BLOCK_SIZE, b"\0") + content
+
+
+def decode(content: bytes, path: Path) -> Checkpoint:
+    """Read a whole file's bytes.
+
+    Parameters
+    ----------
+    content : bytes
+        The file.
+    path : Path
+        Its name, for messages.
+
+    Raises
+    ------
+    RunError
+        It is not a checkpoint, of another format, cut short or damaged.
+    """
+    import h5py
+
+    if not content.startswith(_MAGIC):
+        raise RunError(f"{path} is not a fastgan checkpoint")
+    fields = dict(
+        line.split(" ", 1) for line in content[len(_MAGIC) : _BLOCK_SIZE].rstrip(b"\0").decode("ascii", "replace").splitlines()
+        if " " in line
+    )  # fmt: skip
+    if fields.get("format") != str(FORMAT):
+        raise RunError(
+            f"{path} is a checkpoint of format {fields.get('format', '?')} and this fastgan reads format {FORMAT}; "
+            "use the version that wrote it"
+        )
+    body = memoryview(content)[_BLOCK_SIZE:]
+    if fields.get("length") != str(len(body)):
+        raise _Damaged(f"{path} is cut short or has grown: {len(body)} bytes in place of {fields.get('length', '?')}")
+    if fields.get("sha256") != hashlib.sha256(body).hexdigest():
+        raise _Damaged(f"{path} is damaged: its content does not match its own SHA-256")
+    with h5py.File(io.BytesIO(content), "r") as file:
+        record = json.loads(bytes(file["record"][()]))
+        arrays: dict[str, NDArray[np.generic]] = {}
+
+        def collect(name: str, item: Any) -> None:
+            if isinstance(item, h5py.Dataset):
+                arrays[name] = item[()]
+
+        file["arrays"].visititems(collect)
+    return Checkpoint(arrays, record)
+
+
+class _Damaged(RunError):
+    """The file was a checkpoint once: an older one may serve."""
+
+
+def save(folder: Path, checkpoint: Checkpoint, *, best: bool = False) -> None:
+    """Write a run's checkpoint; the one before is kept as ``checkpoint-previous.h5``.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's folder.
+    checkpoint : Checkpoint
+        What to keep.
+    best : bool
+        Write ``checkpoint-best.h5`` in place of the latest.
+
+    Raises
+    ------
+    RunError
+        The system refused; what was there is untouched.
+    """
+    content = encode(checkpoint)
+    target = folder / (BEST if best else LATEST)
+    try:
+        if not best and target.exists():
+            # A second name for the old file first, so that at no moment is there none.
+            spare = folder / (PREVIOUS + ".tmp")
+            spare.unlink(missing_ok=True)
+            try:
+                os.link(target, spare)
+                os.replace(spare, folder / PREVIOUS)
+            except OSError:
+                # File systems without hard links: for a moment only the previous name exists, which a reader knows.
+                os.replace(target, folder / PREVIOUS)
+        write_atomically(target, content)
+    except OSError as error:
+        raise RunError(f"Cannot write {target}: {error.strerror}; what was saved before is untouched") from error
+
+
+def load(folder: Path, which: str = "latest") -> Checkpoint:
+    """Read a run's checkpoint.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's folder.
+    which : {"latest", "best"}
+        ``best`` is the one with the best validation score, kept where ``parzen_every`` was set.
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    RunError
+        There is none, or none that can be read.
+
+    Warns
+    -----
+    FastganWarning
+        The latest one is missing or damaged and the one before is used.
+    """
+    if which == "best":
+        if not (folder / BEST).exists():
+            raise RunError(f"{folder} has no {BEST}; only a run trained with --parzen-every keeps its best checkpoint")
+        return _read(folder / BEST)
+    if not folder.is_dir():
+        raise RunError(f"There is no run at {folder}")
+    has_previous = (folder / PREVIOUS).exists()
+    if not (folder / LATEST).exists():
+        if not has_previous:
+            raise RunError(f"{folder} holds no checkpoint; it is not a run, or was stopped before its first save")
+        reason = f"{folder / LATEST} is missing"
+    else:
+        try:
+            return _read(folder / LATEST)
+        except _Damaged as error:
+            if not has_previous:
+                raise
+            reason = str(error)
+    warnings.warn(f"{reason}; the one before it, {PREVIOUS}, is used", FastganWarning, stacklevel=2)
+    return _read(folder / PREVIOUS)
+
+
+def _read(path: Path) -> Checkpoint:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"Cannot read {path}: {error.strerror}") from error
+    return decode(content, path)
+
+
+def check_finite(arrays: Mapping[str, NDArray[np.generic]]) -> str | None:
+    """Name the first array that holds a NaN or an infinity, or None."""
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            return name
+    return None

@@ -1,0 +1,205 @@
+"""A run's folder: how it is named, found and read."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastgan import checkpoint, datasets
+from fastgan.config import Config
+from fastgan.errors import RunError
+from fastgan.files import write_atomically
+from fastgan.kernels.common.devices import HostDevice, device
+from fastgan.networks import Discriminator, Generator, Network, build_discriminator, build_generator
+
+DEFAULT_RUNS = "runs"
+CONFIG, METRICS, REPORT, SAMPLES = "config.json", "metrics.jsonl", "report.html", "samples"
+_NUMBERED = re.compile(r"(\d{5,})-.*")
+
+
+class Run:
+    """A trained, or half-trained, pair of networks and the record of how it came about.
+
+    Parameters
+    ----------
+    path : Path
+        The run's folder.
+    loaded : checkpoint.Checkpoint
+        Its state.
+    backend : str
+        What the networks compute with.
+
+    Attributes
+    ----------
+    path : Path
+    config : Config
+    history : list of dict
+        The reports: step, epoch, losses, D(x), D(G(z)), images a second, seconds, Parzen where asked for.
+    step : int
+        Updates made.
+    data : dict
+        The data set's name, image shape, split sizes and digests.
+    """
+
+    def __init__(self, path: Path, loaded: checkpoint.Checkpoint, backend: str = "auto") -> None:
+        self.path = path
+        self.loaded = loaded
+        self.config = Config.from_json(loaded.record["config"])
+        self.history: list[dict[str, Any]] = loaded.record["history"]
+        self.data: dict[str, Any] = loaded.record["data"]
+        self.step = int(loaded.arrays["state"].view(np.int64)[0])
+        self._backend = backend
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.data["image_shape"]
+        return channels, height, width
+
+    @cached_property
+    def generator(self) -> Generator:
+        """G with its trained weights."""
+        generator = build_generator(self.config, self._num_pixels, np.zeros(self._num_pixels), self._device)
+        return self._with_weights(generator, "generator")
+
+    @cached_property
+    def discriminator(self) -> Discriminator:
+        """D with its trained weights."""
+        return self._with_weights(build_discriminator(self.config, self._num_pixels, self._device), "discriminator")
+
+    def load_dataset(self, data_dir: str | None = None) -> datasets.Dataset:
+        """Load the data set that the run was trained on.
+
+        Raises
+        ------
+        DataError
+            It is not to be found, or is not what the run was trained on.
+        """
+        return datasets.load(self.config.dataset, data_dir=data_dir or self.config.data_dir)
+
+    @property
+    def _num_pixels(self) -> int:
+        return int(np.prod(self.image_shape))
+
+    @cached_property
+    def _device(self) -> HostDevice:
+        return device(self._backend)
+
+    def _with_weights(self, network: Any, name: str) -> Any:
+        assert isinstance(network, Network)
+        for key, array in network.parameters().items():
+            network.device.overwrite(array, self.loaded.arrays[f"{name}/{key}"])
+        return network
+
+
+def load_run(path: str | os.PathLike[str], checkpoint_name: str = "latest", *, backend: str = "auto") -> Run:
+    """Read a run.
+
+    Parameters
+    ----------
+    path : path
+        The run's folder.
+    checkpoint_name : {"latest", "best"}
+        Which checkpoint; ``best`` exists where ``parzen_every`` was set.
+    backend : str
+        What the networks compute with, whatever trained them.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    RunError
+        There is no run there, or it cannot be read; the sentence says why.
+
+    Examples
+    --------
+    >>> import fastgan
+    >>> run = fastgan.load_run(example_run)
+    >>> run.generator.sample(4, seed=1).shape
+    (4, 64)
+    """
+    return Run(Path(path), checkpoint.load(Path(path), checkpoint_name), backend)
+
+
+def find_run(name: str | None, runs_dir: str | os.PathLike[str]) -> Path:
+    """Find a run's folder.
+
+    Parameters
+    ----------
+    name : str, optional
+        A path, the name of a folder in ``runs_dir``, or its number; None takes the newest, that of the highest number.
+    runs_dir : path
+        The folder of runs.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    RunError
+        There is no such run.
+    """
+    runs_dir = Path(runs_dir)
+    if name is None:
+        numbered = _numbered(runs_dir)
+        if not numbered:
+            raise RunError(f"There is no run in {runs_dir}; train one with `fastgan train`, or name another place with --runs")
+        return numbered[max(numbered)]
+    if name.isdigit() and int(name) in _numbered(runs_dir):
+        return _numbered(runs_dir)[int(name)]
+    for path in (Path(name), runs_dir / name):
+        if path.is_dir():
+            return path
+    raise RunError(f"There is no run {name!r}: neither a folder of that path, nor a name or a number in {runs_dir}")
+
+
+def new_run_folder(runs_dir: str | os.PathLike[str], dataset: str, seed: int) -> Path:
+    """Make the next numbered folder, ``00007-mnist-seed0``."""
+    runs_dir = Path(runs_dir)
+    label = re.sub(r"[^A-Za-z0-9_-]+", "-", dataset).strip("-") or "data"
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        while True:
+            path = runs_dir / f"{max(_numbered(runs_dir), default=0) + 1:05d}-{label}-seed{seed}"
+            # Another process may take the number between the look and the making: then the next one is tried.
+            try:
+                path.mkdir()
+            except FileExistsError:
+                continue
+            return path
+    except OSError as error:
+        raise RunError(f"Cannot make a run's folder in {runs_dir}: {error.strerror}") from error
+
+
+def take_run_folder(path: str | os.PathLike[str]) -> Path:
+    """Make a folder of the user's choice for a new run; it must be empty or not be there."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise RunError(f"{path} is not empty; give a new folder, or go on with the run in it by --resume {path}")
+    except OSError as error:
+        raise RunError(f"Cannot make the run's folder {path}: {error.strerror}") from error
+    return path
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object that a person can read."""
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _numbered(runs_dir: Path) -> dict[int, Path]:
+    if not runs_dir.is_dir():
+        return {}
+    matches = ((_NUMBERED.fullmatch(path.name), path) for path in runs_dir.iterdir() if path.is_dir())
+    return {int(match[1]): path for match, path in matches if match}

@@ -1,0 +1,501 @@
+"""A training run from its first step, or its last checkpoint, to its end: reports, samples, scores, checkpoints, stops."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+import threading
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fastgan
+from fastgan import checkpoint, datasets, figures, report
+from fastgan.checkpoint import Checkpoint
+from fastgan.config import FORMAT, Config
+from fastgan.errors import ConfigError, FastganWarning, NonFiniteError, RunError
+from fastgan.files import write_atomically
+from fastgan.kernels.common import threads
+from fastgan.kernels.common.devices import HostDevice, device
+from fastgan.kernels.gan_loss import SUMS
+from fastgan.networks import Generator
+from fastgan.presets import preset
+from fastgan.runs import (
+    CONFIG, DEFAULT_RUNS, METRICS, REPORT, SAMPLES, Run, load_run, new_run_folder, take_run_folder, write_json,
+)  # fmt: skip
+from fastgan.scoring import NUM_SAMPLES, sigma_grid, validation_log_likelihoods
+from fastgan.trainer import Trainer
+
+# What a resumed run may take from the command line in place of its own configuration.
+RESUMABLE = ("epochs", "steps", "parzen_every", "checkpoint_every", "data_dir", "device", "threads")
+_GRID_COLUMNS, _GRID_ROWS = 10, 10
+# How often the host looks in on a running device to show progress: often enough for a person, no cost to a step.
+_SECONDS_BETWEEN_LOOKS = 0.2
+_CHECKPOINT_SECONDS, _CHECKPOINT_SHARE = 60.0, 20.0
+
+
+class Callback:
+    """What a caller can hook into; every method does nothing unless it is overridden."""
+
+    def on_begin(self, path: Path, trainer: Trainer, last_step: int) -> None:
+        """Training is about to begin, or to go on, in the run's folder ``path``."""
+
+    def on_progress(self, step: int) -> None:
+        """Some steps were made; ``step`` updates in all."""
+
+    def on_report(self, line: Mapping[str, Any]) -> None:
+        """A report was made: the line of ``metrics.jsonl``."""
+
+    def on_checkpoint(self, path: Path, step: int) -> None:
+        """The run can now be resumed from ``step``."""
+
+
+def train(
+    config: Config | None = None,
+    *,
+    run_dir: str | Path | None = None,
+    runs_dir: str | Path = DEFAULT_RUNS,
+    init_from: str | Path | None = None,
+    dataset: datasets.Dataset | None = None,
+    callbacks: Sequence[Callback] = (),
+    stop: threading.Event | None = None,
+) -> Run:
+    """Train a new run.
+
+    Parameters
+    ----------
+    config : Config, optional
+        What to train; by default ``preset("digits")``.
+    run_dir : path, optional
+        The run's folder, empty or not there yet; by default the next numbered one in ``runs_dir``.
+    runs_dir : path
+        Where numbered folders are made.
+    init_from : path, optional
+        A run whose weights and biases this one starts from.
+    dataset : Dataset, optional
+        The data, where they are loaded already; by default ``config.dataset`` is loaded.
+    callbacks : sequence of Callback
+        What to call on the way.
+    stop : threading.Event, optional
+        Once it is set, the step in progress is finished, a checkpoint is saved and ``train`` returns.
+
+    Returns
+    -------
+    Run
+        As far as it came.
+
+    Raises
+    ------
+    ConfigError, DataError, RunError, BackendError
+        Something does not fit or cannot be had; the sentence says what.
+    NonFiniteError
+        A loss or a weight became NaN or infinite; the last good checkpoint stands.
+
+    Examples
+    --------
+    >>> import fastgan
+    >>> config = fastgan.preset("digits").replace({"steps": 20})
+    >>> run = fastgan.train(config, run_dir=new_folder)
+    >>> run.step, run.generator.sample(2).shape
+    (20, (2, 64))
+    """
+    config = preset("digits") if config is None else config
+    compute = device(config.backend, config.device, config.precision)
+    # The number of threads decides the order of sums in BLAS: it is part of what a resumed run must repeat.
+    config = config.replace({"backend": compute.backend, "threads": config.threads or threads.available_cores()})
+    dataset = datasets.load(config.dataset, data_dir=config.data_dir) if dataset is None else dataset
+    with threads.limit(config.threads):
+        trainer = Trainer(config, dataset, compute, _last_step(config, dataset))
+        if init_from is not None:
+            _init_from(trainer, Path(init_from))
+        path = new_run_folder(runs_dir, dataset.name, config.seed) if run_dir is None else take_run_folder(run_dir)
+        session = _Session(path, config, dataset, trainer, callbacks, stop or threading.Event())
+        session.begin()
+        session.go_on()
+    return load_run(path)
+
+
+def resume(
+    run: str | Path,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    callbacks: Sequence[Callback] = (),
+    stop: threading.Event | None = None,
+) -> Run:
+    """Go on with a run, bit for bit as if it had never stopped (same machine, versions and number of threads).
+
+    Parameters
+    ----------
+    run : path
+        The run's folder.
+    changes : mapping, optional
+        Fields of the configuration to change: ``epochs`` or ``steps`` (to more), ``parzen_every``, ``checkpoint_every``,
+        ``data_dir``, ``device`` and ``threads``. Any other may be given only as it is.
+    callbacks, stop
+        As for ``train``.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    ConfigError
+        A change is not one that a run can go on with; the sentence names it.
+    RunError, DataError, BackendError, NonFiniteError
+        As for ``train``.
+
+    Warns
+    -----
+    FastganWarning
+        The number of threads differs: only agreement to rounding remains.
+    """
+    path = Path(run)
+    loaded = checkpoint.load(path)
+    old = Config.from_json(loaded.record["config"])
+    config = changed_for_resume(old, changes or {})
+    if config.threads != old.threads:
+        warnings.warn(
+            f"threads changes from {old.threads} to {config.threads}: sums are taken in another order, "
+            "so the run goes on equal to rounding only, not bit for bit",
+            FastganWarning,
+            stacklevel=2,
+        )
+    compute = device(config.backend, config.device, config.precision)
+    dataset = datasets.load(config.dataset, data_dir=config.data_dir)
+    _check_same_data(path, dataset, loaded.record["data"])
+    last_step = _last_step(config, dataset)
+    if last_step < _last_step(old, dataset):
+        raise ConfigError(
+            f"The run was to make {_last_step(old, dataset)} steps and the options ask for {last_step}; "
+            "a resumed run can be made longer, not shorter"
+        )
+    with threads.limit(config.threads):
+        trainer = Trainer(config, dataset, compute, last_step)
+        try:
+            trainer.load_arrays(loaded.arrays)
+        except ValueError as error:
+            raise RunError(f"The checkpoint of {path} does not fit its own configuration: {error}") from error
+        session = _Session(path, config, dataset, trainer, callbacks, stop or threading.Event())
+        session.take_up(loaded)
+        session.go_on()
+    return load_run(path)
+
+
+def changed_for_resume(old: Config, changes: Mapping[str, Any]) -> Config:
+    """Apply changes that a run can go on with.
+
+    Raises
+    ------
+    ConfigError
+        A field outside ``RESUMABLE`` would change.
+    """
+    changes = dict(changes)
+    if changes.get("epochs") is not None and "steps" not in changes:
+        changes["steps"] = None
+    new = old.replace(changes)
+    new_fields, old_fields = new.to_json(), old.to_json()
+    for name in new_fields:
+        if new_fields[name] != old_fields[name] and name not in RESUMABLE:
+            raise ConfigError(
+                f"{name} of the run is {old_fields[name]!r} and cannot become {new_fields[name]!r}; "
+                "leave the option out, or start a new run (--init-from takes over the weights)"
+            )
+    return new
+
+
+def last_step(config: Config, num_rows: int) -> int:
+    """Give the number of updates that a configuration asks for on ``num_rows`` rows of training data."""
+    return config.steps or config.epochs * max(1, num_rows // (config.d_steps * config.batch_size))
+
+
+def _last_step(config: Config, dataset: datasets.Dataset) -> int:
+    return last_step(config, len(dataset.splits["train"]))
+
+
+class _Session:
+    """One process's part in a run."""
+
+    def __init__(
+        self,
+        path: Path,
+        config: Config,
+        dataset: datasets.Dataset,
+        trainer: Trainer,
+        callbacks: Sequence[Callback],
+        stop: threading.Event,
+    ) -> None:
+        self.path, self.config, self.dataset, self.trainer = path, config, dataset, trainer
+        self.callbacks, self.stop = callbacks, stop
+        self.last_step = _last_step(config, dataset)
+        self.history: list[dict[str, Any]] = []
+        self.seconds = 0.0
+        # The last scheduled report: what its sums and clock stood at.
+        self.reported: dict[str, Any] = {"step": 0, "seconds": 0.0, "sums": [0.0] * 4}
+        self.best: float | None = None
+        self._saved_at, self._saving_took, self._saved_step = time.monotonic(), 0.0, -1
+        self._z: NDArray[np.float32] = trainer.generator.sample_noise(_GRID_COLUMNS * _GRID_ROWS, config.seed)
+
+    @property
+    def step(self) -> int:
+        return int(self.trainer.device.download(self.trainer.state.update)[0])
+
+    @property
+    def non_finite(self) -> bool:
+        return bool(self.trainer.device.download(self.trainer.state.non_finite)[0])
+
+    def begin(self) -> None:
+        """Lay out the run's folder and save the first checkpoint, so that there is something to resume from the first."""
+        self._write(lambda: (self.path / SAMPLES).mkdir())
+        self._write_config()
+        self._write_grid(0)
+        self._write(lambda: write_atomically(self.path / METRICS, b""))
+        self._write_report()
+        self._save()
+
+    def take_up(self, loaded: Checkpoint) -> None:
+        """Go on where a checkpoint left off; what was reported after it is dropped, as it will be reported again."""
+        record = loaded.record
+        self.history, self.seconds, self.reported = record["history"], record["seconds"], record["reported"]
+        self.best = record["best"]
+        self._saved_step = self.step
+        self._write_config()
+        lines = "".join(json.dumps(line) + "\n" for line in self.history)
+        self._write(lambda: write_atomically(self.path / METRICS, lines.encode()))
+        for grid in self._grids():
+            if _step_of(grid) > self.step:
+                grid.unlink()
+
+    def go_on(self) -> None:
+        """Train until the last step or a stop."""
+        for callback in self.callbacks:
+            callback.on_begin(self.path, self.trainer, self.last_step)
+        while self.step < self.last_step and not self.stop.is_set():
+            self._run_until(min(self._next_report(), self.last_step))
+            step = self.step
+            if self.non_finite:
+                raise NonFiniteError(
+                    f"The loss of update {step} is NaN or infinite, and training stopped there; the checkpoint of step "
+                    f"{self._saved_step} in {self.path} is good, and a lower --learning-rate may help"
+                )
+            for callback in self.callbacks:
+                callback.on_progress(step)
+            if step == self._next_report(step - 1) or step == self.last_step:
+                self._report(step)
+            if time.monotonic() - self._saved_at >= self._seconds_between_saves():
+                self._save()
+        if self._saved_step != self.step:
+            self._save()
+
+    def _run_until(self, target: int) -> None:
+        """Make steps up to ``target``; stop early after a look's time or when asked to."""
+        started = time.perf_counter()
+        until = started + _SECONDS_BETWEEN_LOOKS
+        self.trainer.device.repeat(
+            self.trainer.step,
+            target - self.step,
+            lambda: self.stop.is_set() or time.perf_counter() > until,
+        )
+        self.seconds += time.perf_counter() - started
+
+    def _next_report(self, after: int | None = None) -> int:
+        """Give the first step after ``after`` with a report: epochs 1, 2, 5 and every 10th, and those that are scored."""
+        E = self.trainer.steps_per_epoch
+        epoch = (self.step if after is None else after) // E + 1
+        while not (epoch in (1, 2, 5) or epoch % 10 == 0 or self._is_scored(epoch)):
+            epoch += 1
+        return epoch * E
+
+    def _is_scored(self, epoch: float) -> bool:
+        return self.config.parzen_every is not None and epoch % self.config.parzen_every == 0
+
+    def _report(self, step: int) -> None:
+        """Add a line to the metrics, a grid to the samples, and make the report anew."""
+        config, E = self.config, self.trainer.steps_per_epoch
+        scheduled = step == self._next_report(step - 1)
+        sums = self.trainer.device.download(self.trainer.sums)
+        num_steps = step - self.reported["step"]
+        per_loss = dict(zip(SUMS, (sums - np.array(self.reported["sums"])) / num_steps, strict=True))
+        # D's sums are over its k updates a step.
+        for name in ("discriminator_loss", "D_x", "D_G_z"):
+            per_loss[name] /= config.d_steps
+        num_images = num_steps * config.d_steps * config.batch_size
+        elapsed = self.seconds - self.reported["seconds"]
+        line: dict[str, Any] = {
+            "step": step,
+            "epoch": step / E,
+            **{name: float(value) for name, value in per_loss.items()},
+            "images_per_second": num_images / elapsed if elapsed else 0.0,
+            "seconds": self.seconds,
+        }
+        is_best = False
+        if step % E == 0 and self._is_scored(step // E):
+            line["parzen"] = self._score()
+            is_best = self.best is None or line["parzen"]["log_likelihood"] > self.best
+        self.history.append(line)
+        if scheduled:
+            # A report that only marks the end of a shortened run leaves no trace in what comes after it.
+            self.reported = {"step": step, "seconds": self.seconds, "sums": sums.tolist()}
+        if is_best:
+            self.best = line["parzen"]["log_likelihood"]
+            self._save(best=True)
+        self._write(self._append_metrics)
+        self._write_grid(step)
+        self._write_report()
+        for callback in self.callbacks:
+            callback.on_report(line)
+
+    def _score(self) -> dict[str, float]:
+        """Score on validation data, sigma chosen there; the error is over the validation examples."""
+        samples = self.trainer.generator.sample(NUM_SAMPLES, self.config.seed)
+        sigmas = sigma_grid()
+        means, errors = validation_log_likelihoods(samples, self.dataset, sigmas, backend=self.config.backend)
+        best = int(means.argmax())
+        return {
+            "sigma": float(sigmas[best]),
+            "log_likelihood": float(means[best]),
+            "standard_error": float(errors[best]),
+        }
+
+    def _seconds_between_saves(self) -> float:
+        if self.config.checkpoint_every is not None:
+            return self.config.checkpoint_every
+        return max(_CHECKPOINT_SECONDS, _CHECKPOINT_SHARE * self._saving_took)
+
+    def _save(self, *, best: bool = False) -> None:
+        started = time.monotonic()
+        arrays = self.trainer.arrays()
+        bad = checkpoint.check_finite(arrays)
+        if bad is not None:
+            raise NonFiniteError(
+                f"{bad} holds a NaN or an infinity after update {self.step}, and training stopped there; the checkpoint of "
+                f"step {self._saved_step} in {self.path} is good, and a lower --learning-rate may help"
+            )
+        record = {
+            "config": self.config.to_json(),
+            "data": _describe_data(self.dataset),
+            "history": self.history,
+            "seconds": self.seconds,
+            "reported": self.reported,
+            "best": self.best,
+        }
+        checkpoint.save(self.path, Checkpoint(arrays, record), best=best)
+        if best:
+            return
+        self._saved_at, self._saved_step = time.monotonic(), self.step
+        self._saving_took = self._saved_at - started
+        for callback in self.callbacks:
+            callback.on_checkpoint(self.path, self._saved_step)
+
+    def _append_metrics(self) -> None:
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(self.history[-1]) + "\n")
+
+    def _write_config(self) -> None:
+        record = {
+            "format": FORMAT,
+            "config": self.config.to_json(),
+            "data": _describe_data(self.dataset),
+            "versions": versions(),
+            "machine": describe_machine(self.trainer.device),
+            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        self._write(lambda: write_json(self.path / CONFIG, record))
+
+    def _write_grid(self, step: int) -> None:
+        images = self.trainer.generator.generate(self._z)
+        picture = figures.grid(display_pixels(images), self.dataset.image_shape, _GRID_COLUMNS)
+        content = figures.to_png(picture)
+        self._write(lambda: write_atomically(self.path / SAMPLES / f"step-{step:08d}.png", content))
+
+    def _write_report(self) -> None:
+        E = self.trainer.steps_per_epoch
+        # Whole epochs as whole numbers: that is how the page shows them.
+        grids = [(round(_step_of(path) / E, 2), path.read_bytes()) for path in self._grids()]
+        page = report.render(
+            {"config": self.config.to_json(), "data": _describe_data(self.dataset), "versions": versions()},
+            self.history,
+            [(int(epoch) if epoch.is_integer() else epoch, png) for epoch, png in grids],
+            run_name=self.path.resolve().name,
+        )
+        self._write(lambda: write_atomically(self.path / REPORT, page.encode()))
+
+    def _grids(self) -> list[Path]:
+        return sorted((self.path / SAMPLES).glob("step-*.png"))
+
+    def _write(self, action: Any) -> None:
+        """Do something to the run's folder, and put the system's refusal in a sentence."""
+        try:
+            action()
+        except OSError as error:
+            raise RunError(
+                f"Cannot write to the run's folder {self.path}: {error.strerror}; the last checkpoint is of step "
+                f"{max(self._saved_step, 0)}"
+            ) from error
+
+
+def display_pixels(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Bring generated pixels into [0, 1] for a picture; a sigmoid's are there already."""
+    return np.clip(images, 0.0, 1.0)
+
+
+def versions() -> dict[str, str]:
+    """Name the versions that a run's bits depend on."""
+    import h5py
+    import numba
+    import scipy
+
+    return {
+        "fastgan": fastgan.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "numba": numba.__version__,
+        "h5py": h5py.__version__,
+    }
+
+
+def describe_machine(compute: HostDevice) -> dict[str, Any]:
+    """Name the machine as far as a run's bits and speed depend on it."""
+    return {
+        "system": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "device": compute.describe(),
+        "cores": threads.available_cores(),
+    }
+
+
+def _describe_data(dataset: datasets.Dataset) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "image_shape": list(dataset.image_shape),
+        "rows": {name: len(split) for name, split in dataset.splits.items()},
+        "source": dataset.source,
+        "digests": dict(dataset.digests),
+    }
+
+
+def _check_same_data(path: Path, dataset: datasets.Dataset, recorded: Mapping[str, Any]) -> None:
+    for name, digest in recorded["digests"].items():
+        if dataset.digests.get(name) != digest:
+            raise RunError(
+                f"The data at {dataset.source} are not those that {path} was trained on: {name} has another SHA-256; "
+                "give their folder with --data-dir"
+            )
+
+
+def _init_from(trainer: Trainer, source: Path) -> None:
+    try:
+        trainer.load_networks(checkpoint.load(source).arrays)
+    except ValueError as error:
+        raise RunError(f"The networks of {source} do not fit this configuration: {error}") from error
+
+
+def _step_of(grid: Path) -> int:
+    return int(grid.stem.removeprefix("step-"))
