@@ -9,7 +9,8 @@ import click
 from fastgan import __version__
 from fastgan.errors import ConfigError, FastganError
 
-# Commands are imported when they are named, so that `fastgan --help` never pays for NumPy. The short help stands here for the same reason.
+# Commands are imported when they are named, so that `fastgan --help` never pays for NumPy. The short help stands here
+# for the same reason.
 COMMANDS = {
     "train": "Train a generator and a discriminator.",
     "sample": "Draw samples from a trained generator.",

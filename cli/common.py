@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -89,7 +89,7 @@ def write_file(path: Path, content: bytes) -> None:
         raise RunError(f"Cannot write {path}: {error.strerror}") from error
 
 
-def write_arrays(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write arrays by the file's ending: .npy holds the first alone, .npz and .h5 all by name."""
     import io
 

@@ -13,9 +13,9 @@ from fastgan.cli.common import check_out, open_run, run_argument, write_arrays
 def command(run: str | None, runs_dir: str, checkpoint: str, out: str) -> None:
     """Write a trained generator as a plain .npz file, for use without fastgan.
 
-    The file holds, for layer i from 0: W<i> (inputs, outputs) and b<i> (outputs,), float32, and activations (text, a layer
-    each: identity, relu or sigmoid); noise ("uniform" on (-√3, √3), or "normal") and image_shape (C, H, W). Nothing in it is
-    pickled. In NumPy, z of shape (B, inputs of layer 0) becomes pixels by
+    The file holds, for layer i from 0: W<i> (inputs, outputs) and b<i> (outputs,), float32, and activations (text, a
+    layer each: identity, relu or sigmoid); noise ("uniform" on (-√3, √3), or "normal") and image_shape (C, H, W).
+    Nothing in it is pickled. In NumPy, z of shape (B, inputs of layer 0) becomes pixels by
 
     \b
       f = {"identity": lambda a: a, "relu": lambda a: np.maximum(a, 0), "sigmoid": lambda a: 1 / (1 + np.exp(-a))}
@@ -36,7 +36,9 @@ def command(run: str | None, runs_dir: str, checkpoint: str, out: str) -> None:
     activations = []
     for i, layer in enumerate(generator.layers):
         if not isinstance(layer, Linear):
-            raise RunError(f"Layer {i} of the generator of {loaded.path} is no linear layer; the .npz layout has only those")
+            raise RunError(
+                f"Layer {i} of the generator of {loaded.path} is no linear layer; the .npz layout has only those"
+            )
         arrays[f"W{i}"] = generator.device.download(layer.W)
         arrays[f"b{i}"] = generator.device.download(layer.b)
         activations.append(layer.config.activation)

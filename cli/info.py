@@ -19,18 +19,20 @@ def command(as_json: bool) -> None:
         reason = backends.why_not(name)
         return "runs here" if reason is None else f"does not run here: {reason}"
 
+    versions_here = versions()
+    states = {name: state(name) for name in backends.NAMES if name != "auto"}
     report = {
-        "versions": versions(),
+        "versions": versions_here,
         "system": platform.platform(),
         "cores": threads.available_cores(),
         "auto": backends.resolve("auto"),
-        "backends": {name: state(name) for name in backends.NAMES if name != "auto"},
+        "backends": states,
     }
     if as_json:
         click.echo(json.dumps(report, indent=2))
         return
-    for name, version in report["versions"].items():
+    for name, version in versions_here.items():
         click.echo(f"{name:12} {version}")
     click.echo(f"{'system':12} {report['system']}, {report['cores']} cores for this process")
-    for name, text in report["backends"].items():
+    for name, text in states.items():
         click.echo(f"{name:12} {text}{', and is what auto takes' if name == report['auto'] else ''}")

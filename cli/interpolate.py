@@ -5,17 +5,33 @@ from __future__ import annotations
 import click
 
 from fastgan.cli.common import (
-    ARRAY_SUFFIXES, SEED, as_images, check_out, open_run, run_argument, write_arrays, write_file,
+    ARRAY_SUFFIXES,
+    SEED,
+    as_images,
+    check_out,
+    open_run,
+    run_argument,
+    write_arrays,
+    write_file,
 )  # fmt: skip
 
 
 @click.command("interpolate")
 @run_argument
-@click.option("--rows", type=click.IntRange(min=1), default=6, show_default=True, help="How many lines through noise space.")
-@click.option("--columns", type=click.IntRange(min=2), default=10, show_default=True, help="Points on each, ends included.")
+@click.option(
+    "--rows", type=click.IntRange(min=1), default=6, show_default=True, help="How many lines through noise space."
+)
+@click.option(
+    "--columns", type=click.IntRange(min=2), default=10, show_default=True, help="Points on each, ends included."
+)
 @click.option("--seed", type=SEED, default=0, show_default=True, help="The same seed, the same ends.")
-@click.option("--out", required=True, metavar="FILE", help=".png for a grid; .npy, .npz or .h5 for the images "
-              "(rows · columns, H, W), in colour (rows · columns, H, W, 3), float32.")
+@click.option(
+    "--out",
+    required=True,
+    metavar="FILE",
+    help=".png for a grid; .npy, .npz or .h5 for the images "
+    "(rows · columns, H, W), in colour (rows · columns, H, W, 3), float32.",
+)
 def command(run: str | None, runs_dir: str, checkpoint: str, rows: int, columns: int, seed: int, out: str) -> None:
     """Walk in straight lines through noise space, as in the paper's figure 3: a line a row, its ends fair draws of z.
 

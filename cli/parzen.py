@@ -15,14 +15,26 @@ if TYPE_CHECKING:
 
 @click.command("parzen")
 @run_argument
-@click.option("--samples", metavar="FILE", help="Score the samples in a .npy, .npz or .h5 file, of any model, in place of a "
-              "run's: (N, D), (N, H, W) or (N, H, W, C), uint8 or floats in [0, 1].")
-@click.option("--dataset", metavar="NAME|FILE", help="What they are scored against.  [default: the run's own; needed with "
-              "--samples]")
+@click.option(
+    "--samples",
+    metavar="FILE",
+    help="Score the samples in a .npy, .npz or .h5 file, of any model, in place of a "
+    "run's: (N, D), (N, H, W) or (N, H, W, C), uint8 or floats in [0, 1].",
+)
+@click.option(
+    "--dataset",
+    metavar="NAME|FILE",
+    help="What they are scored against.  [default: the run's own; needed with --samples]",
+)
 @data_dir_option
 @click.option("--sigma-grid", is_flag=True, help="Print every sigma of the grid with its validation score.")
-@click.option("--sigma-range", nargs=3, type=(float, float, int), metavar="LOW HIGH COUNT", help="A grid of your own, evenly "
-              "spaced in the logarithm, in place of the paper's 0.1 1 10; every row is printed.")
+@click.option(
+    "--sigma-range",
+    nargs=3,
+    type=(float, float, int),
+    metavar="LOW HIGH COUNT",
+    help="A grid of your own, evenly spaced in the logarithm, in place of the paper's 0.1 1 10; every row is printed.",
+)
 @click.option("--sigma", type=click.FloatRange(min=0, min_open=True), help="Use this sigma; none is chosen.")
 @click.option("--num-samples", type=click.IntRange(min=2), help="How many samples a run draws.  [default: 10000]")
 @click.option("--seed", type=SEED, help="Seed of those samples.  [default: 0]")

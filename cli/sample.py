@@ -5,7 +5,15 @@ from __future__ import annotations
 import click
 
 from fastgan.cli.common import (
-    ARRAY_SUFFIXES, SEED, as_images, check_out, data_dir_option, open_run, run_argument, write_arrays, write_file,
+    ARRAY_SUFFIXES,
+    SEED,
+    as_images,
+    check_out,
+    data_dir_option,
+    open_run,
+    run_argument,
+    write_arrays,
+    write_file,
 )  # fmt: skip
 
 
@@ -13,13 +21,23 @@ from fastgan.cli.common import (
 @run_argument
 @click.option("--rows", type=click.IntRange(min=1), help="Rows of the grid.  [default: 4]")
 @click.option("--columns", type=click.IntRange(min=1), help="Columns of the grid.  [default: 6]")
-@click.option("--num", type=click.IntRange(min=1), help="How many samples, in place of --rows.  [default: rows · columns]")
-@click.option("--nearest", is_flag=True, help="Add the nearest training image (squared L2): in a grid beside the last sample "
-              "of each row, as in the paper's figure 2; in a .npz or .h5 file one for each sample.")
+@click.option(
+    "--num", type=click.IntRange(min=1), help="How many samples, in place of --rows.  [default: rows · columns]"
+)
+@click.option(
+    "--nearest",
+    is_flag=True,
+    help="Add the nearest training image (squared L2): in a grid beside the last sample "
+    "of each row, as in the paper's figure 2; in a .npz or .h5 file one for each sample.",
+)
 @click.option("--seed", type=SEED, default=0, show_default=True, help="The same seed, the same samples.")
 @data_dir_option
-@click.option("--out", required=True, metavar="FILE", help=".png for a grid; .npy, .npz or .h5 for the arrays: images "
-              "(N, H, W), in colour (N, H, W, 3), float32.")
+@click.option(
+    "--out",
+    required=True,
+    metavar="FILE",
+    help=".png for a grid; .npy, .npz or .h5 for the arrays: images (N, H, W), in colour (N, H, W, 3), float32.",
+)
 def command(
     run: str | None,
     runs_dir: str,

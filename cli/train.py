@@ -26,39 +26,82 @@ _POSITIVE = click.IntRange(min=1)
 
 
 @click.command("train")
-@click.option("--dataset", metavar="NAME|FILE", help="digits (comes with fastgan), mnist, fashion-mnist, or a file of your "
-              "own: .npy, .npz or .h5, (N, D) or (N, H, W[, C]), uint8 or floats in [0, 1].  [default: digits]")
+@click.option(
+    "--dataset",
+    metavar="NAME|FILE",
+    help="digits (comes with fastgan), mnist, fashion-mnist, or a file of your "
+    "own: .npy, .npz or .h5, (N, D) or (N, H, W[, C]), uint8 or floats in [0, 1].  [default: digits]",
+)
 @data_dir_option
-@click.option("--preset", help="The networks and numbers to start from: digits, or mnist (the released recipe).  "
-              "[default: the data set's own, else mnist with the data's sizes]")
-@click.option("--config", "config_file", metavar="FILE", help="A JSON object of configuration fields: what --dry-run "
-              "prints, or a run's config.json. Options given here take precedence.")
-@click.option("--set", "assignments", metavar="NAME=VALUE", multiple=True, help="Set any field of the configuration, as "
-              "generator.0.num_units=800; can be given again and again.")
-@click.option("--epochs", type=_POSITIVE, help="How long to train, in epochs of the training data.  [default: the preset's]")
+@click.option(
+    "--preset",
+    help="The networks and numbers to start from: digits, or mnist (the released recipe).  "
+    "[default: the data set's own, else mnist with the data's sizes]",
+)
+@click.option(
+    "--config",
+    "config_file",
+    metavar="FILE",
+    help="A JSON object of configuration fields: what --dry-run "
+    "prints, or a run's config.json. Options given here take precedence.",
+)
+@click.option(
+    "--set",
+    "assignments",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Set any field of the configuration, as generator.0.num_units=800; can be given again and again.",
+)
+@click.option(
+    "--epochs", type=_POSITIVE, help="How long to train, in epochs of the training data.  [default: the preset's]"
+)
 @click.option("--steps", type=_POSITIVE, help="How long to train, in steps, in place of --epochs.")
 @click.option("--batch-size", type=_POSITIVE, help="Rows of data, and of noise, in a minibatch.  [default: 100]")
-@click.option("--d-steps", type=_POSITIVE, help="k of Algorithm 1: updates of D for one of G; more than 1 needs "
-              "--update alternating.  [default: 1]")
-@click.option("--update", type=click.Choice(["simultaneous", "alternating"]), help="D and G together from one batch, as the "
-              "released code does, or in turn, as Algorithm 1 does.  [default: simultaneous]")
-@click.option("--objective", type=click.Choice(["non-saturating", "minimax"]), help="G maximises log D(G(z)), or minimises "
-              "log(1 - D(G(z))).  [default: non-saturating]")
+@click.option(
+    "--d-steps",
+    type=_POSITIVE,
+    help="k of Algorithm 1: updates of D for one of G; more than 1 needs --update alternating.  [default: 1]",
+)
+@click.option(
+    "--update",
+    type=click.Choice(["simultaneous", "alternating"]),
+    help="D and G together from one batch, as the "
+    "released code does, or in turn, as Algorithm 1 does.  [default: simultaneous]",
+)
+@click.option(
+    "--objective",
+    type=click.Choice(["non-saturating", "minimax"]),
+    help="G maximises log D(G(z)), or minimises log(1 - D(G(z))).  [default: non-saturating]",
+)
 @click.option("--noise", type=click.Choice(["uniform", "normal"]), help="Distribution of z.  [default: uniform]")
 @click.option("--learning-rate", type=click.FloatRange(min=0), help="Of the first update.  [default: 0.1]")
 @click.option("--seed", type=SEED, help="Key of all randomness.  [default: 0]")
 @click.option("--backend", type=BACKENDS, help="What computes; auto takes the fastest that runs here.  [default: auto]")
 @click.option("--device", type=click.IntRange(min=0), metavar="N", help="Number of the GPU.  [default: 0]")
-@click.option("--precision", type=click.Choice(["float32", "tf32"]), help="Arithmetic of the products.  [default: float32]")
-@click.option("--threads", type=_POSITIVE, metavar="N", help="CPU threads.  [default: the cores that the process may use]")
+@click.option(
+    "--precision", type=click.Choice(["float32", "tf32"]), help="Arithmetic of the products.  [default: float32]"
+)
+@click.option(
+    "--threads", type=_POSITIVE, metavar="N", help="CPU threads.  [default: the cores that the process may use]"
+)
 @runs_option
-@click.option("--run-dir", metavar="DIR", help="The run's folder, new or empty.  [default: the next number under --runs]")
+@click.option(
+    "--run-dir", metavar="DIR", help="The run's folder, new or empty.  [default: the next number under --runs]"
+)
 @click.option("--resume", metavar="RUN", help="Go on with a run, bit for bit; --epochs or --steps may be raised.")
 @click.option("--init-from", metavar="RUN", help="Start a new run from another one's weights.")
-@click.option("--parzen-every", type=_POSITIVE, metavar="EPOCHS", help="Score by a Parzen window on validation data every "
-              "so many epochs, and keep the best checkpoint.")
-@click.option("--checkpoint-every", type=click.FloatRange(min=0), metavar="SECONDS", help="[default: 60, or 20 times what "
-              "saving takes where that is longer]")
+@click.option(
+    "--parzen-every",
+    type=_POSITIVE,
+    metavar="EPOCHS",
+    help="Score by a Parzen window on validation data every so many epochs, and keep the best checkpoint.",
+)
+@click.option(
+    "--checkpoint-every",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="[default: 60, or 20 times what saving takes where that is longer]",
+)
 @click.option("--dry-run", is_flag=True, help="Check everything, print the configuration as JSON, train nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 def command(

@@ -1,7 +1,7 @@
 """Generative Adversarial Nets (Goodfellow et al., 2014) as fast, small, exact software.
 
-The library in a few names: ``preset`` and ``Config`` say what to train, ``train`` and ``resume`` do it, ``load_run`` reads a
-run, ``parzen`` scores samples; ``fastgan.datasets`` and ``fastgan.kernels`` are there for themselves.
+The library in a few names: ``preset`` and ``Config`` say what to train, ``train`` and ``resume`` do it, ``load_run``
+reads a run, ``parzen`` scores samples; ``fastgan.datasets`` and ``fastgan.kernels`` are there for themselves.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Checkpoints: one HDF5 file that holds all of a run's state, carries its own digest, and is never half-written.
 
-A file is a 512-byte user block and an HDF5 file behind it. The block says, in ASCII lines, what the file is, how long the
-rest is and what its SHA-256 is; HDF5 alone opens many damaged files without complaint, so the digest is checked before HDF5
-sees a byte. Inside: a dataset an array (``generator/0/W``, …, ``state``, ``sums``) under ``arrays``,
+A file is a 512-byte user block and an HDF5 file behind it. The block says, in ASCII lines, what the file is, how long
+the rest is and what its SHA-256 is; HDF5 alone opens many damaged files without complaint, so the digest is checked
+before HDF5 sees a byte. Inside: a dataset an array (``generator/0/W``, …, ``state``, ``sums``) under ``arrays``,
 and ``record``, a JSON object as bytes. Nothing is ever pickled.
 """
 
@@ -81,8 +81,8 @@ def decode(content: bytes, path: Path) -> Checkpoint:
     if not content.startswith(_MAGIC):
         raise RunError(f"{path} is not a fastgan checkpoint")
     fields = dict(
-        line.split(" ", 1) for line in content[len(_MAGIC) : _BLOCK_SIZE].rstrip(b"\0").decode("ascii", "replace").splitlines()
-        if " " in line
+        line.split(" ", 1) for line in content[len(_MAGIC) : _BLOCK_SIZE].rstrip(b"\0").decode("ascii",
+        "replace").splitlines() if " " in line
     )  # fmt: skip
     if fields.get("format") != str(FORMAT):
         raise RunError(
@@ -91,9 +91,9 @@ def decode(content: bytes, path: Path) -> Checkpoint:
         )
     body = memoryview(content)[_BLOCK_SIZE:]
     if fields.get("length") != str(len(body)):
-        raise _Damaged(f"{path} is cut short or has grown: {len(body)} bytes in place of {fields.get('length', '?')}")
+        raise _DamagedError(f"{path} is cut short, or longer than it was: {len(body)} bytes")
     if fields.get("sha256") != hashlib.sha256(body).hexdigest():
-        raise _Damaged(f"{path} is damaged: its content does not match its own SHA-256")
+        raise _DamagedError(f"{path} is damaged: its content does not match its own SHA-256")
     with h5py.File(io.BytesIO(content), "r") as file:
         record = json.loads(bytes(file["record"][()]))
         arrays: dict[str, NDArray[np.generic]] = {}
@@ -106,7 +106,7 @@ def decode(content: bytes, path: Path) -> Checkpoint:
     return Checkpoint(arrays, record)
 
 
-class _Damaged(RunError):
+class _DamagedError(RunError):
     """The file was a checkpoint once: an older one may serve."""
 
 
@@ -183,7 +183,7 @@ def load(folder: Path, which: str = "latest") -> Checkpoint:
     else:
         try:
             return _read(folder / LATEST)
-        except _Damaged as error:
+        except _DamagedError as error:
             if not has_previous:
                 raise
             reason = str(error)

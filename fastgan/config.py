@@ -169,7 +169,8 @@ class Config:
         for network in ("generator", "discriminator"):
             if network in converted:
                 converted[network] = _layers_from_json(network, converted[network])
-        return _build(cls, "", converted)
+        built: Config = _build(cls, "", converted)
+        return built
 
     def replace(self, changes: Mapping[str, Any]) -> Config:
         """Change fields by name; a layer's field is ``generator.0.num_units``.
@@ -224,7 +225,9 @@ def _layers_from_json(network: str, layers: Any) -> tuple[LayerConfig, ...]:
     built: list[LayerConfig] = []
     for i, layer in enumerate(layers):
         if not isinstance(layer, Mapping) or layer.get("layer") not in _LAYERS:
-            raise ConfigError(f"{network}.{i} is {layer!r}; it must be an object whose 'layer' is {' or '.join(_LAYERS)}")
+            raise ConfigError(
+                f"{network}.{i} is {layer!r}; it must be an object whose 'layer' is {' or '.join(_LAYERS)}"
+            )
         built.append(_build(_LAYERS[layer["layer"]], f"{network}.{i}.", layer))
     return tuple(built)
 
@@ -244,7 +247,11 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
     """Check a JSON value against a field's type; an int serves where a float is asked for."""
     if name in ("generator", "discriminator"):
         return value
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union else (hint,)
+    options = (
+        typing.get_args(hint)
+        if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+        else (hint,)
+    )
     for option in options:
         if option is type(None) and value is None:
             return None
@@ -274,7 +281,14 @@ def _require(condition: bool, name: str, value: Any, wanted: str) -> None:
 
 def _check(config: Config) -> None:
     """Check every range, and what only fits together in some ways."""
-    for name, low in {"noise_dim": 1, "d_steps": 1, "batch_size": 1, "epochs": 1, "momentum_epochs": 2, "device": 0}.items():
+    for name, low in {
+        "noise_dim": 1,
+        "d_steps": 1,
+        "batch_size": 1,
+        "epochs": 1,
+        "momentum_epochs": 2,
+        "device": 0,
+    }.items():
         value = getattr(config, name)
         _require(value >= low, name, value, f"{low} or more")
     for name in ("steps", "threads", "parzen_every"):
@@ -302,10 +316,14 @@ def _check(config: Config) -> None:
     if config.discriminator:
         last = config.discriminator[-1]
         if not isinstance(last, LinearConfig) or last.activation != "sigmoid" or last.num_units not in (None, 1):
-            raise ConfigError("The discriminator's last layer must be linear, sigmoid, of one unit: the probability D(x)")
+            raise ConfigError(
+                "The discriminator's last layer must be linear, sigmoid, of one unit: the probability D(x)"
+            )
         for i, layer in enumerate(config.discriminator):
             if layer.bias == "marginals":
-                raise ConfigError(f"discriminator.{i}.bias is 'marginals'; only the generator's output layer can have that")
+                raise ConfigError(
+                    f"discriminator.{i}.bias is 'marginals'; only the generator's output layer can have that"
+                )
     for i, layer in enumerate(config.generator[:-1]):
         if layer.bias == "marginals":
             raise ConfigError(f"generator.{i}.bias is 'marginals'; only the generator's output layer can have that")
@@ -314,7 +332,9 @@ def _check(config: Config) -> None:
 
 
 def _check_layer(prefix: str, layer: LayerConfig, is_last: bool) -> None:
-    _require(is_last or layer.num_units is not None, prefix + "num_units", layer.num_units, "a number in a hidden layer")
+    _require(
+        is_last or layer.num_units is not None, prefix + "num_units", layer.num_units, "a number in a hidden layer"
+    )
     _require(layer.num_units is None or layer.num_units >= 1, prefix + "num_units", layer.num_units, "1 or more")
     _require(0 <= layer.irange < math.inf, prefix + "irange", layer.irange, "a finite number, 0 or more")
     _require(0 < layer.dropout_keep <= 1, prefix + "dropout_keep", layer.dropout_keep, "in (0, 1]")

@@ -2,7 +2,7 @@
 
 
 class FastganError(Exception):
-    """Base of fastgan's own errors; ``str(error)`` is a sentence that names the input, what is wrong, and the way out."""
+    """Base of fastgan's own errors; ``str(error)`` is a sentence: which input, what is wrong, what to do."""
 
 
 class ConfigError(FastganError, ValueError):

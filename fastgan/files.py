@@ -52,7 +52,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def _umask() -> int:
-    # The only portable way to read the mask is to set it; mkstemp's 0600 would otherwise hide runs from a user's own group.
+    # The only portable way to read the mask is to set it; mkstemp's 0600 would otherwise hide runs from a user's own
+    # group.
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -75,7 +75,7 @@ class Network:
         return Pass(self, saved)
 
     def parameters(self) -> dict[str, Array]:
-        """Name every parameter and velocity: ``0/W``, ``0/b``, ``0/vW``, ``0/vb``, ``1/W``, …"""
+        """Name every parameter and velocity: ``0/W``, ``0/b``, ``0/vW``, ``0/vb``, ``1/W`` and so on."""
         return {f"{i}/{name}": getattr(layer, name) for i, layer in enumerate(self.layers) for name in layer.PARAMETERS}
 
 
@@ -237,7 +237,8 @@ class Generator(Network):
         """
         if num < 1:
             raise ValueError(f"num is {num}; it must be 1 or more")
-        # Batch by batch, so that any number fits in memory; a row is the same in any batch but for the products' rounding.
+        # Batch by batch, so that any number fits in memory; a row is the same in any batch but for the products'
+        # rounding.
         batches = [
             self.generate(self.sample_noise(min(_SAMPLES_A_BATCH, num - first), seed, row_offset=first))
             for first in range(0, num, _SAMPLES_A_BATCH)
@@ -278,7 +279,14 @@ def build_generator(
         float32, or float64 for checks of gradients.
     """
     made = _build(
-        config.generator, config.noise_dim, num_pixels, Purpose.GENERATOR_WEIGHTS, config.seed, pixel_means, device, dtype
+        config.generator,
+        config.noise_dim,
+        num_pixels,
+        Purpose.GENERATOR_WEIGHTS,
+        config.seed,
+        pixel_means,
+        device,
+        dtype,
     )
     return Generator(made, device, config.noise, dtype)
 
@@ -318,9 +326,7 @@ def _build(
     return made
 
 
-def _first_biases(
-    config: LayerConfig, columns: int, pixel_means: NDArray[np.float64] | None
-) -> NDArray[np.float64]:
+def _first_biases(config: LayerConfig, columns: int, pixel_means: NDArray[np.float64] | None) -> NDArray[np.float64]:
     if config.bias == "marginals":
         assert pixel_means is not None
         means = np.clip(pixel_means, 1e-7, 1 - 1e-7)

@@ -67,12 +67,15 @@ class Run:
     def generator(self) -> Generator:
         """G with its trained weights."""
         generator = build_generator(self.config, self._num_pixels, np.zeros(self._num_pixels), self._device)
-        return self._with_weights(generator, "generator")
+        self._load_weights(generator, "generator")
+        return generator
 
     @cached_property
     def discriminator(self) -> Discriminator:
         """D with its trained weights."""
-        return self._with_weights(build_discriminator(self.config, self._num_pixels, self._device), "discriminator")
+        discriminator = build_discriminator(self.config, self._num_pixels, self._device)
+        self._load_weights(discriminator, "discriminator")
+        return discriminator
 
     def load_dataset(self, data_dir: str | None = None) -> datasets.Dataset:
         """Load the data set that the run was trained on.
@@ -92,11 +95,9 @@ class Run:
     def _device(self) -> HostDevice:
         return device(self._backend)
 
-    def _with_weights(self, network: Any, name: str) -> Any:
-        assert isinstance(network, Network)
+    def _load_weights(self, network: Network, name: str) -> None:
         for key, array in network.parameters().items():
             network.device.overwrite(array, self.loaded.arrays[f"{name}/{key}"])
-        return network
 
 
 def load_run(path: str | os.PathLike[str], checkpoint_name: str = "latest", *, backend: str = "auto") -> Run:
@@ -153,7 +154,9 @@ def find_run(name: str | None, runs_dir: str | os.PathLike[str]) -> Path:
     if name is None:
         numbered = _numbered(runs_dir)
         if not numbered:
-            raise RunError(f"There is no run in {runs_dir}; train one with `fastgan train`, or name another place with --runs")
+            raise RunError(
+                f"There is no run in {runs_dir}; train one with `fastgan train`, or name another place with --runs"
+            )
         return numbered[max(numbered)]
     if name.isdigit() and int(name) in _numbered(runs_dir):
         return _numbered(runs_dir)[int(name)]

@@ -1,8 +1,8 @@
 """The paper's yardstick: a Parzen window's log-likelihood of test data under samples (section 5).
 
 Sigma is chosen on validation data by mean log-likelihood and the score is the mean over the test set, with its standard
-error. The estimator has high variance and does poorly in high dimension (the paper says so; Theis et al., 2015, show how far
-it can mislead): it compares models by one yardstick, no more.
+error. The estimator has high variance and does poorly in high dimension (the paper says so; Theis et al., 2015, show
+how far it can mislead): it compares models by one yardstick, no more.
 """
 
 from __future__ import annotations
@@ -168,9 +168,7 @@ def parzen(
         grid = sigma_grid() if sigmas is None else np.asarray(sigmas, np.float64)
         validation, _ = validation_log_likelihoods(samples_ND, dataset, grid, progress=count, backend=backend)
         sigma = float(grid[validation.argmax()])
-    log_density_SM = parzen_kernel.log_density(
-        test_MD, samples_ND, np.array([sigma]), progress=count, backend=backend
-    )
+    log_density_SM = parzen_kernel.log_density(test_MD, samples_ND, np.array([sigma]), progress=count, backend=backend)
     mean, error = mean_and_error(log_density_SM)
     return ParzenScore(
         dataset=dataset.name,
@@ -228,7 +226,9 @@ def check_samples(samples: NDArray[Any], dataset: datasets.Dataset) -> NDArray[A
     """Give samples as a contiguous (N, D) array of float32 or float64, or say in a sentence why they cannot be that."""
     samples = np.asarray(samples)
     if samples.dtype.kind not in "f":
-        raise DataError(f"The samples have dtype {samples.dtype}; they must be floats in the range of the data's pixels")
+        raise DataError(
+            f"The samples have dtype {samples.dtype}; they must be floats in the range of the data's pixels"
+        )
     if samples.ndim < 2 or len(samples) < 2:
         raise DataError(f"The samples have shape {samples.shape}; at least two rows are needed, one a sample")
     if samples[0].size != dataset.num_pixels:

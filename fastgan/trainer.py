@@ -1,7 +1,7 @@
 """Algorithm 1 of the paper, and the simultaneous update of the released code, over fixed buffers.
 
-A step is a fixed sequence of operations: what changes from one to the next is in ``StepState``, which the step itself moves
-on. So a device can capture a step once and replay it.
+A step is a fixed sequence of operations: what changes from one to the next is in ``StepState``, which the step itself
+moves on. So a device can capture a step once and replay it.
 
 Buffers. G's rows and the data's share one array of (k + 2)·B rows, ``images``:
 
@@ -49,7 +49,8 @@ def learning_rates(config: Config, num_updates: int) -> NDArray[np.float32]:
     t = np.arange(num_updates, dtype=np.float64)
     # By way of the logarithm, since decay^t leaves float64's range long before the quotient does.
     rates = config.learning_rate * np.exp(-t * np.log(config.learning_rate_decay))
-    return np.maximum(rates, config.min_learning_rate).astype(np.float32)
+    table: NDArray[np.float32] = np.maximum(rates, config.min_learning_rate).astype(np.float32)
+    return table
 
 
 def momenta(config: Config) -> NDArray[np.float32]:
@@ -98,7 +99,12 @@ class Trainer:
     """
 
     def __init__(
-        self, config: Config, dataset: Dataset, device: HostDevice, num_updates: int, dtype: type[np.floating] = np.float32
+        self,
+        config: Config,
+        dataset: Dataset,
+        device: HostDevice,
+        num_updates: int,
+        dtype: type[np.floating] = np.float32,
     ) -> None:
         split = dataset.splits["train"]
         num_pixels = split.pixels.shape[1]
@@ -150,11 +156,12 @@ class Trainer:
         rows_per_step = self.config.d_steps * self.config.batch_size
         step.advance(
             self.state, self._learning_rates, self._momenta,
-            rows_per_step=rows_per_step, rows_per_epoch=self.steps_per_epoch * rows_per_step, backend=self.device.backend,
+            rows_per_step=rows_per_step, rows_per_epoch=self.steps_per_epoch * rows_per_step,
+            backend=self.device.backend,
         )  # fmt: skip
 
     def _step_algorithm_1(self) -> None:
-        """Algorithm 1: k updates of D, each on a fresh minibatch of data and one of noise, then one of G on fresh noise."""
+        """Algorithm 1: k updates of D, each on fresh data and fresh noise, then one of G on fresh noise."""
         B, k = self.config.batch_size, self.config.d_steps
         for j in range(k + 1):
             self._draw_noise(j)
@@ -166,7 +173,8 @@ class Trainer:
             joined = self._joined_passes[j]
             logits = joined.forward()
             self._loss(logits, num_real=B, out_discriminator=self._d_scale)
-            # A unit gradient goes back; the loss's gradient of each row's logit scales the row where weights are updated.
+            # A unit gradient goes back; the loss's gradient of each row's logit scales the row where weights are
+            # updated.
             joined.backward(self._ones, update=self._update, row_scale=self._d_scale)
 
         # Sample a minibatch of noise; update the generator by descending its stochastic gradient.
@@ -180,8 +188,8 @@ class Trainer:
     def _step_simultaneously(self) -> None:
         """Update both from one batch, as the released code does: the same noise and the same dropout masks serve both.
 
-        D's logit is one number a row, so one backward pass of a unit gradient through D serves both objectives: its rows
-        are scaled by D's gradient where D's weights are updated, and by G's where they leave D for G.
+        D's logit is one number a row, so one backward pass of a unit gradient through D serves both objectives: its
+        rows are scaled by D's gradient where D's weights are updated, and by G's where they leave D for G.
         """
         B = self.config.batch_size
         self._draw_noise(0)
@@ -216,7 +224,12 @@ class Trainer:
         )  # fmt: skip
 
     def _loss(
-        self, logits: Array, *, num_real: int, out_discriminator: Array | None = None, out_generator: Array | None = None
+        self,
+        logits: Array,
+        *,
+        num_real: int,
+        out_discriminator: Array | None = None,
+        out_generator: Array | None = None,
     ) -> None:
         gan_loss(
             logits.reshape(-1), num_real, self.config.objective,
@@ -234,9 +247,7 @@ class Trainer:
                 continue
             bits = self.device.empty((len(x), -(-layer.num_inputs // 8)), np.uint8)
             stream = stream_id(Purpose.DROPOUT, layer=i, substep=substep)
-            dropouts.append(
-                Dropout(config.dropout_keep, self.config.seed, stream, self.state.update, row_offset, bits)
-            )
+            dropouts.append(Dropout(config.dropout_keep, self.config.seed, stream, self.state.update, row_offset, bits))
         return self.discriminator.new_pass(x, dropouts=dropouts)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
@@ -266,14 +277,14 @@ class Trainer:
     def load_networks(self, arrays: dict[str, NDArray[np.generic]]) -> None:
         """Take weights and biases from what ``arrays`` gave, and leave velocities and step at their start."""
         current = self.arrays()
-        weights = {
-            name: array for name, array in arrays.items() if name.endswith(("/W", "/b")) and name in current
-        }
+        weights = {name: array for name, array in arrays.items() if name.endswith(("/W", "/b")) and name in current}
         self.load_arrays({**current, **weights})
 
     def _arrays(self) -> dict[str, Array]:
         networks: dict[str, Network] = {"generator": self.generator, "discriminator": self.discriminator}
-        named = {f"{of}/{name}": array for of, network in networks.items() for name, array in network.parameters().items()}
+        named = {
+            f"{of}/{name}": array for of, network in networks.items() for name, array in network.parameters().items()
+        }
         return {**named, "state": self.state.words, "sums": self.sums}
 
 
@@ -283,4 +294,6 @@ def _check_sizes(config: Config, num_pixels: int) -> None:
             raise ConfigError(f"{network} has no layers; start from a preset")
     asked = config.generator[-1].num_units
     if asked not in (None, num_pixels):
-        raise ConfigError(f"The generator's output layer has {asked} units and an image of the data {num_pixels} pixels")
+        raise ConfigError(
+            f"The generator's output layer has {asked} units and an image of the data {num_pixels} pixels"
+        )

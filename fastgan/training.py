@@ -1,4 +1,4 @@
-"""A training run from its first step, or its last checkpoint, to its end: reports, samples, scores, checkpoints, stops."""
+"""A training run from its first step, or its last checkpoint, to its end: reports, scores, checkpoints, stops."""
 
 from __future__ import annotations
 
@@ -24,10 +24,18 @@ from fastgan.files import write_atomically
 from fastgan.kernels.common import threads
 from fastgan.kernels.common.devices import HostDevice, device
 from fastgan.kernels.gan_loss import SUMS
-from fastgan.networks import Generator
 from fastgan.presets import preset
 from fastgan.runs import (
-    CONFIG, DEFAULT_RUNS, METRICS, REPORT, SAMPLES, Run, load_run, new_run_folder, take_run_folder, write_json,
+    CONFIG,
+    DEFAULT_RUNS,
+    METRICS,
+    REPORT,
+    SAMPLES,
+    Run,
+    load_run,
+    new_run_folder,
+    take_run_folder,
+    write_json,
 )  # fmt: skip
 from fastgan.scoring import NUM_SAMPLES, sigma_grid, validation_log_likelihoods
 from fastgan.trainer import Trainer
@@ -135,8 +143,8 @@ def resume(
     run : path
         The run's folder.
     changes : mapping, optional
-        Fields of the configuration to change: ``epochs`` or ``steps`` (to more), ``parzen_every``, ``checkpoint_every``,
-        ``data_dir``, ``device`` and ``threads``. Any other may be given only as it is.
+        Fields of the configuration to change: ``epochs`` or ``steps`` (to more), ``parzen_every``,
+        ``checkpoint_every``, ``data_dir``, ``device`` and ``threads``. Any other may be given only as it is.
     callbacks, stop
         As for ``train``.
 
@@ -251,7 +259,7 @@ class _Session:
         return bool(self.trainer.device.download(self.trainer.state.non_finite)[0])
 
     def begin(self) -> None:
-        """Lay out the run's folder and save the first checkpoint, so that there is something to resume from the first."""
+        """Lay out the run's folder and save a first checkpoint, so that a run can be resumed from its very start."""
         self._write(lambda: (self.path / SAMPLES).mkdir())
         self._write_config()
         self._write_grid(0)
@@ -305,7 +313,7 @@ class _Session:
         self.seconds += time.perf_counter() - started
 
     def _next_report(self, after: int | None = None) -> int:
-        """Give the first step after ``after`` with a report: epochs 1, 2, 5 and every 10th, and those that are scored."""
+        """Give the first step after ``after`` with a report: epochs 1, 2, 5, every 10th, and those that are scored."""
         E = self.trainer.steps_per_epoch
         epoch = (self.step if after is None else after) // E + 1
         while not (epoch in (1, 2, 5) or epoch % 10 == 0 or self._is_scored(epoch)):
@@ -374,8 +382,8 @@ class _Session:
         bad = checkpoint.check_finite(arrays)
         if bad is not None:
             raise NonFiniteError(
-                f"{bad} holds a NaN or an infinity after update {self.step}, and training stopped there; the checkpoint of "
-                f"step {self._saved_step} in {self.path} is good, and a lower --learning-rate may help"
+                f"{bad} holds a NaN or an infinity after update {self.step}, and training stopped there; the "
+                f"checkpoint of step {self._saved_step} in {self.path} is good, and a lower --learning-rate may help"
             )
         record = {
             "config": self.config.to_json(),

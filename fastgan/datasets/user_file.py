@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -32,6 +33,10 @@ READ_ERRORS = (
     RuntimeError,
     MemoryError,
     OSError,
+    # NumPy reads the header of an array as Python source.
+    TypeError,
+    SyntaxError,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )

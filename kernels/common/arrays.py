@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-# What changes from step to step may be a number of the host or one element of the step's struct, read when the operation
-# runs: so that a captured sequence of launches sees the new value at every replay.
+# What changes from step to step may be a number of the host or one element of the step's struct, read when the
+# operation runs: so that a captured sequence of launches sees the new value at every replay.
 Counter: TypeAlias = "int | NDArray[np.int64]"
 Rate: TypeAlias = "float | NDArray[np.float32]"
 Array: TypeAlias = NDArray[Any]

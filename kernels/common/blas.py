@@ -10,9 +10,9 @@ from fastgan.kernels.common.arrays import Array
 def gemm(a: Array, b: Array, out: Array, alpha: float = 1.0, beta: float = 0.0) -> None:
     """Compute ``out ← alpha · a @ b + beta · out`` in place, in the dtype of ``out``.
 
-    NumPy's matmul has neither alpha nor beta; with them a weight gradient goes straight into the velocity, and two passes
-    over the weights are saved. BLAS speaks column-major: ``outᵀ = bᵀ aᵀ``, and each operand is handed over as the
-    column-major array that it, or its transpose, already is, so nothing is copied.
+    NumPy's matmul has neither alpha nor beta; with them a weight gradient goes straight into the velocity, and two
+    passes over the weights are saved. BLAS speaks column-major: ``outᵀ = bᵀ aᵀ``, and each operand is handed over as
+    the column-major array that it, or its transpose, already is, so nothing is copied.
 
     Parameters
     ----------

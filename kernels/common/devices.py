@@ -1,7 +1,7 @@
 """Where a backend's arrays live, and how a fixed sequence of operations is repeated there.
 
-A backend on a GPU has a class of its own here: the same few methods over the device's memory, with ``repeat`` capturing the
-sequence once as a graph and replaying it.
+A backend on a GPU has a class of its own here: the same few methods over the device's memory, with ``repeat`` capturing
+the sequence once as a graph and replaying it.
 """
 
 from __future__ import annotations

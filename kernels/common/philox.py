@@ -9,7 +9,8 @@ Layout, written down here once and kept by every backend:
 - stream = purpose · 2^24 + layer · 2^16 + sub-step (``stream_id``).
 - a [0, 1) uniform is (word >> 8) · 2^-24, exact in float32.
 - a dropout mask keeps where (word >> 8) < ceil(keep · 2^24).
-- normals come in pairs of columns (0, 1) and (2, 3) of a counter, by Box and Muller: with u = ((w_even >> 8) + 1) · 2^-24
+- normals come in pairs of columns (0, 1) and (2, 3) of a counter, by Box and Muller: with u = ((w_even >> 8) + 1) ·
+  2^-24
   and v = (w_odd >> 8) · 2^-24, r = sqrt(-2 ln u): the even column is r cos 2πv, the odd one r sin 2πv.
 - rows of D's joined batch count on: real 0 … B-1, generated B … 2B-1.
 """
@@ -35,7 +36,7 @@ _BLOCK = 4096
 
 
 class Purpose(IntEnum):
-    """What a stream of random words is for: the top 8 bits of a stream's number. Never renumber: runs depend on them."""
+    """What a stream of random words is for: the top 8 bits of its number. Never renumber: runs depend on them."""
 
     NOISE = 0
     DROPOUT = 1
@@ -135,7 +136,8 @@ def words(
 
 def uniform01(random_words: NDArray[np.uint32], dtype: type[np.floating] = np.float32) -> NDArray[np.floating]:
     """Turn words into uniforms in [0, 1): the top 24 bits over 2^24, exact in float32."""
-    return (random_words >> np.uint32(8)).astype(dtype) * dtype(2.0**-24)
+    uniforms: NDArray[np.floating] = (random_words >> np.uint32(8)).astype(dtype) * dtype(2.0**-24)
+    return uniforms
 
 
 def keep_threshold(keep: float) -> int:

@@ -1,4 +1,4 @@
-"""Dropout masks as a function of (seed, stream, step, row, column): drawn where they are used, never kept beyond a step.
+"""Dropout masks as a function of (seed, stream, step, row, column), drawn where they are used and never stored.
 
     y[b, i] = x[b, i] / keep   where (word(b, i) >> 8) < ceil(keep · 2^24),   else 0
 
@@ -33,8 +33,8 @@ class Dropout:
     row_offset : int
         Number of the first row in the joined batch.
     bits : (B, ceil(I / 8)) uint8, optional
-        Scratch in which a forward pass leaves its packed mask, so that the backward passes of the same step need not draw
-        it again. Its content means nothing beyond the step. Without it every pass draws the same mask anew.
+        Scratch in which a forward pass leaves its packed mask, so that the backward passes of the same step need not
+        draw it again. Its content means nothing beyond the step. Without it every pass draws the same mask anew.
     """
 
     keep: float

@@ -29,7 +29,7 @@ def mask(num_rows: int, num_columns: int, dropout: Dropout) -> NDArray[np.bool_]
 
 def apply(x_BI: Array, dropout: Dropout, out: Array) -> None:
     """Draw the mask, leave its bits where there is room for them, and apply it."""
-    kept = mask(*x_BI.shape, dropout)
+    kept = mask(len(x_BI), x_BI.shape[1], dropout)
     if dropout.bits is not None:
         dropout.bits[...] = np.packbits(kept, axis=1)
     _drop(x_BI, kept, dropout, out)
@@ -38,7 +38,7 @@ def apply(x_BI: Array, dropout: Dropout, out: Array) -> None:
 def apply_again(x_BI: Array, dropout: Dropout, out: Array) -> None:
     """Apply the mask that the forward pass of this step drew."""
     if dropout.bits is None:
-        kept = mask(*x_BI.shape, dropout)
+        kept = mask(len(x_BI), x_BI.shape[1], dropout)
     else:
         kept = np.unpackbits(dropout.bits, axis=1, count=x_BI.shape[1]).view(np.bool_)
     _drop(x_BI, kept, dropout, out)

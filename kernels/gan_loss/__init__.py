@@ -5,8 +5,8 @@
     G, non-saturating:  mean softplus(-a_generated)     = -mean log D(G(z));        da = -σ(-a) / B
     G, minimax:        -mean softplus(a_generated)      = mean log(1 - D(G(z)));    da = -σ(a) / B
 
-Equation 1 and section 3 of the paper; the ½ is the released code's. As a logit is one number a row, these gradients are the
-factors by which a row's unit backward pass is scaled, for either player. Axes: B rows of each kind.
+Equation 1 and section 3 of the paper; the ½ is the released code's. As a logit is one number a row, these gradients are
+the factors by which a row's unit backward pass is scaled, for either player. Axes: B rows of each kind.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ def gan_loss(
     sums: NDArray[np.float64] | None,
     non_finite: NDArray[np.int64] | None,
 ) -> NDArray[np.float64]:
-    """Write the gradients that are asked for and return the four values. A few hundred numbers: all of it in float64."""
+    """Write the gradients asked for and return the four values; a few hundred numbers, so all of it in float64."""
     a = logits.astype(np.float64)
     a_real, a_generated = a[:num_real], a[num_real:]
     values = np.zeros(4)

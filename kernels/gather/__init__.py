@@ -2,10 +2,10 @@
 
     order(i) = a Feistel network over Philox on 0 … 2^bits - 1, walked until it lands below n
 
-With bits = max(2, ceil(log2 n)), a left half of bits // 2 bits and a right half of the rest, there are 8 rounds: even ones
-xor the left half, odd ones the right half, with word 0 of the counter (other half, round, epoch, stream of purpose ORDER)
-under the run's seed, cut to the half's bits. Each round is its own inverse, so the whole is a bijection; walking keeps it one
-on 0 … n - 1. No sort, no table, any place of any epoch by itself.
+With bits = max(2, ceil(log2 n)), a left half of bits // 2 bits and a right half of the rest, there are 8 rounds: even
+ones xor the left half, odd ones the right half, with word 0 of the counter (other half, round, epoch, stream of purpose
+ORDER) under the run's seed, cut to the half's bits. Each round is its own inverse, so the whole is a bijection; walking
+keeps it one on 0 … n - 1. No sort, no table, any place of any epoch by itself.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def order(num_rows: int, *, seed: int, epoch: int, start: int, count: int, backe
     if not 1 <= num_rows <= 2**31:
         raise ValueError(f"num_rows is {num_rows}; it must be 1 to 2^31")
     if not 0 <= start <= start + count <= num_rows:
-        raise ValueError(f"places {start} to {start + count} are asked for; an epoch of {num_rows} rows has no such places")
+        raise ValueError(
+            f"places {start} to {start + count} are asked for; an epoch of {num_rows} rows has no such places"
+        )
     result: NDArray[np.int64] = implementation(__name__, backend).order(num_rows, seed, epoch, start, count)
     return result
 

@@ -101,7 +101,7 @@ def backward_input(
     (B, I) array
         dx.
     """
-    B, O, I = _check_backward(dy_BO, y_BO, activation, row_scale_B, W_IO)
+    B, _, I = _check_backward(dy_BO, y_BO, activation, row_scale_B, W_IO)
     out = require_out("out", out, (B, I), dy_BO.dtype)
     implementation(__name__, backend).backward_input(
         dy_BO, y_BO, W_IO, activation, dropout, row_scale_B, out, workspace or Workspace()
@@ -177,8 +177,8 @@ def backward_update(
     learning_rate, momentum, max_col_norm, skip
         As for ``sgd.update``; the column norm is of W alone.
     """
-    B, O, _ = _check_backward(dy_BO, y_BO, activation, row_scale_B, W_IO)
-    require_array("x", x_BI, (B, W_IO.shape[0]), (dy_BO.dtype,))
+    B, O, I = _check_backward(dy_BO, y_BO, activation, row_scale_B, W_IO)
+    require_array("x", x_BI, (B, I), (dy_BO.dtype,))
     check_update(W_IO, vW_IO, max_col_norm, skip)
     require_array("b", b_O, (O,), (W_IO.dtype,))
     require_array("vb", vb_O, (O,), (W_IO.dtype,))

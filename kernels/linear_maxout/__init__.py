@@ -4,8 +4,9 @@
     dz[b, u·P + p] = row_scale[b] · dy[b, u] · [p = piece[b, u]]
     dx = mask(dz Wᵀ) / keep;   dW = x'ᵀ dz;   db = Σ_B dz
 
-The pieces of a unit are contiguous columns of W. The lowest piece wins a tie. NaN passes on as in np.maximum, and the first
-piece that is NaN is the one that wins. Maxout: Goodfellow et al., 2013. Axes: B batch, I inputs, U units, P pieces.
+The pieces of a unit are contiguous columns of W. The lowest piece wins a tie. NaN passes on as in np.maximum, and the
+first piece that is NaN is the one that wins. Maxout: Goodfellow et al., 2013. Axes: B batch, I inputs, U units, P
+pieces.
 """
 
 from __future__ import annotations
@@ -206,7 +207,9 @@ def backward_update(
 
 def _check_pieces(num_pieces: int) -> None:
     if not 1 <= num_pieces <= MAX_PIECES:
-        raise ValueError(f"num_pieces is {num_pieces}; it must be 1 to {MAX_PIECES}, as a winning piece is kept in a byte")
+        raise ValueError(
+            f"num_pieces is {num_pieces}; it must be 1 to {MAX_PIECES}, as a winning piece is kept in a byte"
+        )
 
 
 def _num_units(W_IUP: Array, num_pieces: int, I: int | None, dtype: np.dtype[np.generic]) -> int:

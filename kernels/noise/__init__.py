@@ -1,4 +1,4 @@
-"""The generator's noise z, and whatever else is drawn uniformly or normally: a function of (seed, stream, step, row, column).
+"""The generator's noise z, and first weights: a function of (seed, stream, step, row, column).
 
     uniform:  low + (high - low) · u,   u = (word >> 8) · 2^-24, the product and the sum rounded one after the other
     normal:   Box and Muller's pairs

@@ -8,9 +8,7 @@ from fastgan.kernels.common import philox
 from fastgan.kernels.common.arrays import Array, Counter
 
 
-def uniform(
-    out: Array, low: float, high: float, seed: int, stream: int, step: Counter, row_offset: int
-) -> None:
+def uniform(out: Array, low: float, high: float, seed: int, stream: int, step: Counter, row_offset: int) -> None:
     """Fill ``out`` with uniforms in [low, high)."""
     words = philox.words(*out.shape, seed=seed, stream=stream, step=step, row_offset=row_offset)
     number = out.dtype.type

@@ -40,7 +40,10 @@ def update_from_product(
     skip: Array | None,
     workspace: Workspace,
 ) -> None:
-    """Update with dW = xᵀ dz and db = Σ_B dz: the product's own scale and accumulation make v ← m v - lr xᵀ dz at once."""
+    """Update with dW = xᵀ dz and db = Σ_B dz.
+
+    The product's own scale and accumulation make v ← momentum · v - learning_rate · xᵀ dz at once.
+    """
     if skip is not None and skip[0]:
         return
     rate, m = read_rate(learning_rate), read_rate(momentum)

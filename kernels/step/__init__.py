@@ -1,7 +1,7 @@
 """The small struct of what changes from step to step, and the operation that ends a step by moving it on.
 
-Every other operation takes the struct's fields as one-element arrays and reads them when it runs, so a whole training step is
-a fixed sequence of calls over fixed buffers: on a GPU it can be captured once and replayed.
+Every other operation takes the struct's fields as one-element arrays and reads them when it runs, so a whole training
+step is a fixed sequence of calls over fixed buffers: on a GPU it can be captured once and replayed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class StepState:
     Attributes
     ----------
     words : (8,) int64
-        The buffer: update, epoch, start, non_finite, then learning rate and momentum as float32 in word 4; the rest is spare.
+        The buffer: update, epoch, start, non_finite, then learning rate and momentum as float32 in word 4; the rest is
+        spare.
     update : (1,) int64
         t, the number of updates made.
     epoch : (1,) int64

@@ -222,6 +222,17 @@ def test_a_header_that_tells_of_more_than_there_is(tmp_path, ending):
         datasets.load(path)
 
 
+# NumPy reads the header as Python source, and stumbles over these in three ways.
+@pytest.mark.parametrize(
+    "header", [b"{'descr': ((('", b"{'descr': 1, b'x': 2}", b"{'descr': '|u1' oops}", b"\xff\x00", b""]
+)
+def test_a_header_that_makes_no_sense(tmp_path, header):
+    header = header.ljust(118) + b"\n"
+    (tmp_path / "mine.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(100))
+    with pytest.raises(DataError, match=r"mine\.npy cannot be read as a \.npy file"):
+        datasets.load(tmp_path / "mine.npy")
+
+
 def test_a_damaged_member_is_found_by_its_checksum(tmp_path):
     path = save(tmp_path / "mine.npz", np.zeros((100, 30), np.uint8))
     content = bytearray(path.read_bytes())
