@@ -24,7 +24,7 @@ def startup(full: bool) -> Iterator[Case]:
     for arguments, says, params in (
         ("--version", "version", {}),
         ("--help", "Usage", {"at most": HELP_AT_MOST}),
-        ("train --dry-run", "", {}),
+        ("train --dry-run", "digits", {}),
     ):
         name = f"fastgan {arguments}"
         if fastgan is None:

@@ -222,6 +222,30 @@ def mean_and_error(log_density_SM: NDArray[np.float64]) -> tuple[NDArray[np.floa
     return log_density_SM.mean(axis=1), log_density_SM.std(axis=1) / np.sqrt(log_density_SM.shape[1])
 
 
+def read_samples(path: str, dataset: datasets.Dataset) -> NDArray[np.float32]:
+    """Read samples of any model from a file: .npy, .npz or .h5, as ``datasets.read_images`` describes.
+
+    Parameters
+    ----------
+    path : str
+        The file; uint8 values are divided by 255.
+    dataset : Dataset
+        What they will be scored against.
+
+    Returns
+    -------
+    (N, D) float32
+
+    Raises
+    ------
+    DataError
+        The file is not what its name says, or its images do not fit the data set.
+    """
+    pixels, _, _, _ = datasets.read_images(path)
+    samples = np.divide(pixels, np.float32(255 if pixels.dtype == np.uint8 else 1), dtype=np.float32)
+    return check_samples(samples, dataset)
+
+
 def check_samples(samples: NDArray[Any], dataset: datasets.Dataset) -> NDArray[Any]:
     """Give samples as a contiguous (N, D) array of float32 or float64, or say in a sentence why they cannot be that."""
     samples = np.asarray(samples)

@@ -8,7 +8,7 @@ Fashion-MNIST), ``digits.py`` and ``user_file.py`` one format each; ``folders.py
 from fastgan.datasets.dataset import Dataset, FileCheck, Progress, Split
 from fastgan.datasets.folders import cache_folder
 from fastgan.datasets.registry import REGISTRY, Entry, entry, fetch, find, load, names, verify
-from fastgan.datasets.user_file import load_user_file
+from fastgan.datasets.user_file import load_user_file, read_images
 
 __all__ = [
     "REGISTRY",
@@ -24,5 +24,6 @@ __all__ = [
     "load",
     "load_user_file",
     "names",
+    "read_images",
     "verify",
 ]

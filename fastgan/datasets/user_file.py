@@ -67,6 +67,48 @@ def load_user_file(path: str | os.PathLike[str]) -> Dataset:
         If the file is missing or cannot be read, or its arrays are not as above.
     """
     path = Path(path)
+    pixels, labels, image_shape, digest = read_images(path)
+    num_rows = len(pixels)
+    if num_rows < MIN_ROWS:
+        raise DataError(f"{path} holds {num_rows} images; at least {MIN_ROWS} are needed to split them")
+    num_train, num_valid = num_rows * 8 // 10, num_rows // 10
+    divisor = 255.0 if pixels.dtype == np.uint8 else 1.0
+    splits = {}
+    for split_name, rows in (
+        ("train", slice(0, num_train)),
+        ("valid", slice(num_train, num_train + num_valid)),
+        ("test", slice(num_train + num_valid, None)),
+    ):
+        splits[split_name] = Split(pixels[rows], divisor, None if labels is None else labels[rows])
+    return Dataset(path.stem, image_shape, splits, str(path), {path.name: digest}, num_validation=num_valid)
+
+
+def read_images(
+    path: str | os.PathLike[str],
+) -> tuple[NDArray[np.uint8] | NDArray[np.float32], NDArray[np.int64] | None, tuple[int, int, int], str]:
+    """Read the images, and the labels where there are some, of a file that `load_user_file` describes.
+
+    Parameters
+    ----------
+    path : path
+        A .npy, .npz, .h5 or .hdf5 file, of any number of rows.
+
+    Returns
+    -------
+    pixels : array (N, D), uint8 or float32
+        In C·H·W order.
+    labels : array (N,), int64, or None
+    image_shape : tuple
+        (C, H, W).
+    digest : str
+        SHA-256 of the file.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or cannot be read, or its arrays are not as `load_user_file` describes.
+    """
+    path = Path(path)
     if not path.exists():
         raise DataError(f"{path} does not exist; check the path, or make the file")
     if path.is_dir():
@@ -86,18 +128,7 @@ def load_user_file(path: str | os.PathLike[str]) -> Dataset:
         pixels, labels, image_shape = _read_hdf5(path) if path.suffix.lower() in HDF5_SUFFIXES else _read_numpy(path)
     except READ_ERRORS as error:
         raise DataError(_unreadable(path, error)) from error
-
-    num_rows = len(pixels)
-    num_train, num_valid = num_rows * 8 // 10, num_rows // 10
-    divisor = 255.0 if pixels.dtype == np.uint8 else 1.0
-    splits = {}
-    for split_name, rows in (
-        ("train", slice(0, num_train)),
-        ("valid", slice(num_train, num_train + num_valid)),
-        ("test", slice(num_train + num_valid, None)),
-    ):
-        splits[split_name] = Split(pixels[rows], divisor, None if labels is None else labels[rows])
-    return Dataset(path.stem, image_shape, splits, str(path), {path.name: digest}, num_validation=num_valid)
+    return pixels, labels, image_shape, digest
 
 
 _Contents = tuple[NDArray[np.uint8] | NDArray[np.float32], NDArray[np.int64] | None, tuple[int, int, int]]
@@ -153,11 +184,8 @@ def _contents(path: Path, array: Any, labels: Any) -> _Contents:
         raise DataError(
             f"{path} holds an array of shape {shape}; images must be saved as (N, D), (N, H, W) or (N, H, W, C)"
         )
-    if shape[0] < MIN_ROWS or math.prod(shape[1:]) == 0:
-        raise DataError(
-            f"{path} holds an array of shape {shape}; at least {MIN_ROWS} images of "
-            "at least one pixel are needed to split them"
-        )
+    if math.prod(shape) == 0:
+        raise DataError(f"{path} holds an array of shape {shape}; images of at least one pixel are needed")
     if len(shape) == 4 and shape[3] > MAX_CHANNELS:
         raise DataError(
             f"{path} holds an array of shape {shape}, which as (N, H, W, C) would have {shape[3]} channels; "
