@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 
 import click
 
 from fastgan import __version__
-from fastgan.errors import ConfigError, FastganError
+from fastgan.errors import ConfigError, FastganError, FastganWarning
 
 # Commands are imported when they are named, so that `fastgan --help` never pays for NumPy. The short help stands here
 # for the same reason.
@@ -37,10 +38,30 @@ class LazyGroup(click.Group):
         command: click.Command = module.command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, and suggest the nearest for a name that is none."""
+        if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            import difflib
+
+            nearest = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {nearest[0]!r}?" if nearest else ""))
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> object:
-        """Turn the library's errors into a sentence on stderr: exit 2 for the command line's own faults, else 1."""
+        """Run the command, its warnings and the library's errors each a sentence on stderr.
+
+        Exit 2 for the command line's own faults, 130 for Ctrl-C, else 1.
+        """
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", FastganWarning)
+                warnings.showwarning = _show_warning  # type: ignore[assignment]
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted.", err=True)
+            ctx.exit(130)
         except ConfigError as error:
             raise click.UsageError(str(error)) from error
         except FastganError as error:
@@ -50,6 +71,10 @@ class LazyGroup(click.Group):
         """Write the table of commands without importing any of them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    click.echo(f"Warning: {message}", err=True)
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -62,4 +87,4 @@ def main() -> None:
       fastgan train                      train on the digits that come with fastgan
       fastgan sample --out samples.png   a grid of what the newest run draws
       fastgan parzen --sigma-grid        its Parzen-window log-likelihood
-    """
+    """  # noqa: D301

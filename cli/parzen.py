@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING
 
 import click
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     metavar="LOW HIGH COUNT",
     help="A grid of your own, evenly spaced in the logarithm, in place of the paper's 0.1 1 10; every row is printed.",
 )
-@click.option("--sigma", type=click.FloatRange(min=0, min_open=True), help="Use this sigma; none is chosen.")
+@click.option("--sigma", type=float, help="Use this sigma; none is chosen.")
 @click.option("--num-samples", type=click.IntRange(min=2), help="How many samples a run draws.  [default: 10000]")
 @click.option("--seed", type=SEED, help="Seed of those samples.  [default: 0]")
 @click.option("--backend", type=BACKENDS, default="auto", show_default=True, help="What computes.")
@@ -71,6 +72,7 @@ def command(
     _check_together(run, samples, dataset, sigma_grid, sigma_range, sigma, num_samples, seed)
 
     from fastgan import datasets, scoring
+    from fastgan.cli.data import DownloadProgress
 
     sigmas = None
     if sigma_range is not None:
@@ -80,11 +82,17 @@ def command(
             raise click.BadParameter(str(error), param_hint="'--sigma-range'") from error
     if samples is not None:
         assert dataset is not None
-        data = datasets.load(dataset, data_dir=data_dir)
+        with DownloadProgress() as download:
+            data = datasets.load(dataset, data_dir=data_dir, progress=None if quiet else download)
         drawn = scoring.read_samples(samples, data)
     else:
         loaded = open_run(run, runs_dir, checkpoint, backend)
-        data = loaded.load_dataset(data_dir) if dataset is None else datasets.load(dataset, data_dir=data_dir)
+        with DownloadProgress() as download:
+            progress = None if quiet else download
+            if dataset is None:
+                data = loaded.load_dataset(data_dir, progress=progress)
+            else:
+                data = datasets.load(dataset, data_dir=data_dir, progress=progress)
         drawn = loaded.generator.sample(num_samples or scoring.NUM_SAMPLES, seed or 0)
 
     status = StatusLine(quiet)
@@ -129,6 +137,9 @@ def _check_together(
     ):
         if both:
             raise click.UsageError(f"{left} and {right} exclude each other; give one of them.")
+    # click's own range lets NaN pass.
+    if sigma is not None and not 0 < sigma < math.inf:
+        raise click.BadParameter(f"{sigma} is not a finite number above 0.", param_hint="'--sigma'")
     if samples is not None and dataset is None:
         raise click.UsageError("--samples needs --dataset: what are the samples to be scored against?")
 

@@ -77,9 +77,11 @@ def command(
 
     neighbours = None
     if nearest:
+        from fastgan.cli.data import DownloadProgress
         from fastgan.kernels import nearest as nearest_kernel
 
-        training = loaded.load_dataset(data_dir).splits["train"]
+        with DownloadProgress() as progress:
+            training = loaded.load_dataset(data_dir, progress=progress).splits["train"]
         wanted = samples[columns - 1 :: columns] if is_grid else samples
         # Centred in nothing and divided once: what is compared is what the networks saw.
         found = nearest_kernel.indices(np.ascontiguousarray(wanted), training.as_float32())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import threading
 from collections.abc import Mapping
@@ -132,37 +133,40 @@ def command(
     """  # noqa: D301
     _check_together(options, run_dir, resume, init_from)
     changes = {name: options[name] for name in _FIELDS if options[name] is not None}
-    changes.update(_parse(assignments))
+    assigned = _parse(assignments)
+    if dataset is not None:
+        assigned["dataset"] = dataset
+    if preset is not None:
+        assigned["preset"] = preset
+    changes.update(assigned)
+    if changes.get("epochs") is not None and changes.get("steps") is not None:
+        raise click.UsageError("epochs and steps exclude each other; give one of them.")
 
-    from fastgan.runs import find_run
+    from fastgan.runs import find_run, recorded_config
 
     if resume is not None:
         from fastgan import training
 
-        if dataset is not None:
-            changes["dataset"] = dataset
-        if preset is not None:
-            changes["preset"] = preset
         if config_file is not None:
             raise click.UsageError("--config and --resume exclude each other: a resumed run has its configuration.")
         path = find_run(resume, runs_dir)
         if dry_run:
             from fastgan import checkpoint
-            from fastgan.config import Config
 
-            old = Config.from_json(checkpoint.load(path).record["config"])
-            click.echo(json.dumps(training.changed_for_resume(old, changes).to_json(), indent=2))
+            loaded = checkpoint.load(path)
+            num_rows = loaded.record["data"]["rows"]["train"]
+            _dry_run(training.changed_for_resume(recorded_config(path, loaded), changes, num_rows))
             return
         _run(lambda **hooks: training.resume(path, changes, **hooks), quiet)
         return
 
-    config = _configuration(dataset, preset, config_file, changes)
+    config = _configuration(config_file, changes)
+    source = None if init_from is None else find_run(init_from, runs_dir)
     if dry_run:
-        _dry_run(config)
+        _dry_run(config, source)
         return
     from fastgan import training
 
-    source = None if init_from is None else find_run(init_from, runs_dir)
     _run(
         lambda **hooks: training.train(config, run_dir=run_dir, runs_dir=runs_dir, init_from=source, **hooks),
         quiet,
@@ -192,26 +196,36 @@ def _parse(assignments: tuple[str, ...]) -> dict[str, Any]:
     return changes
 
 
-def _configuration(
-    dataset: str | None, preset_name: str | None, config_file: str | None, changes: Mapping[str, Any]
-) -> Config:
+def _configuration(config_file: str | None, changes: Mapping[str, Any]) -> Config:
     """Put a configuration together: the preset, then the file, then the options."""
-    from fastgan.presets import preset, preset_for
+    from fastgan.presets import NAMES, preset, preset_for
+    from fastgan.training import absolute_paths
 
+    changes = dict(changes)
     fields = {} if config_file is None else _read_config(Path(config_file))
-    named = dataset or fields.get("dataset") or preset_name or "digits"
-    config = preset(preset_name or fields.get("preset") or preset_for(named)).replace({"dataset": named})
+    if "preset" in changes and fields.get("preset", changes["preset"]) != changes["preset"]:
+        raise click.UsageError(f"{config_file} is of the preset {fields['preset']!r} already; leave --preset out.")
+    start = changes.get("preset") or fields.get("preset")
+    if "preset" not in changes and {"generator", "discriminator"} <= fields.keys() and start not in NAMES:
+        # Networks of one's own: the preset's name is a label, and what starts the rest is the data's.
+        start = None
+    named = changes.get("dataset") or fields.get("dataset") or start or "digits"
+    try:
+        config = preset(preset_for(str(named)) if start is None else str(start))
+    except ConfigError as error:
+        if "preset" in changes:
+            raise
+        raise DataError(f"{config_file}: {error}") from error
     if config_file is not None:
-        fields["dataset"] = named
         try:
             config = config.replace(fields)
         except ConfigError as error:
             raise DataError(f"{config_file}: {error}") from error
-    changes = dict(changes)
+    changes.setdefault("dataset", named)
     if changes.get("epochs") is not None:
         # As on the command line, so over a file: the one that is given takes the other's place.
         changes.setdefault("steps", None)
-    return config.replace(changes)
+    return config.replace(absolute_paths(changes))
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -229,21 +243,24 @@ def _read_config(path: Path) -> dict[str, Any]:
     return fields
 
 
-def _dry_run(config: Config) -> None:
+def _dry_run(config: Config, init_from: Path | None = None) -> None:
     from fastgan import datasets
     from fastgan.kernels.common.devices import device
     from fastgan.trainer import Trainer
-    from fastgan.training import last_step
+    from fastgan.training import init_networks, last_step
 
     data = datasets.load(config.dataset, data_dir=config.data_dir, download=False)
     num_steps = last_step(config, len(data.splits["train"]))
-    Trainer(config, data, device(config.backend, config.device, config.precision), num_steps)
+    trainer = Trainer(config, data, device(config.backend, config.device, config.precision), num_steps)
+    if init_from is not None:
+        init_networks(trainer, init_from)
     click.echo(f"Would make {num_steps} steps on {data.name} ({data.source}).", err=True)
     click.echo(json.dumps(config.to_json(), indent=2))
 
 
 def _run(train: Any, quiet: bool) -> None:
     """Train with progress on stderr; SIGINT and SIGTERM finish the step, save, and end with the customary codes."""
+    from fastgan.cli.data import DownloadProgress
     from fastgan.training import Callback
 
     stop = threading.Event()
@@ -294,10 +311,18 @@ def _run(train: Any, quiet: bool) -> None:
                 )
             click.echo(text, err=True)
 
+    def on_download(file: str, num_done: int, num_bytes: int | None) -> None:
+        # There is nothing to save yet.
+        if received:
+            raise SystemExit(128 + received[0])
+        if not quiet:
+            download(file, num_done, num_bytes)
+
     display = Display()
     previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        run = train(callbacks=[display], stop=stop)
+        with DownloadProgress() as download:
+            run = train(callbacks=[display], stop=stop, progress=on_download)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -305,7 +330,7 @@ def _run(train: Any, quiet: bool) -> None:
     stopped = bool(received) and run.step < display.last_step
     if stopped:
         click.echo(f"Stopped and saved at step {run.step} of {display.last_step}. To go on:", err=True)
-        click.echo(f"  fastgan train --resume {run.path}", err=True)
+        click.echo(f"  fastgan train --resume {shlex.quote(str(run.path))}", err=True)
     elif display.first_step == display.last_step and not quiet:
         click.echo(f"The run has all its {run.step} steps; to go on, raise --epochs or --steps.", err=True)
     click.echo(str(run.path))

@@ -56,9 +56,14 @@ def encode(checkpoint: Checkpoint) -> bytes:
         file.create_dataset("record", data=np.frombuffer(json.dumps(checkpoint.record).encode(), np.uint8))
         for name, array in checkpoint.arrays.items():
             file.create_dataset(f"arrays/{name}", data=array)
-    content = memoryview(buffer.getbuffer())[_BLOCK_SIZE:]
-    header = _MAGIC + f"format {FORMAT}\nlength {len(content)}\nsha256 {hashlib.sha256(content).hexdigest()}\n".encode()
-    return header.ljust(_BLOCK_SIZE, b"\0") + content
+    body = buffer.getbuffer()[_BLOCK_SIZE:]
+    return _block(body) + body
+
+
+def _block(body: memoryview) -> bytes:
+    """Make the user block: what the file is, and the length and the digest of the rest."""
+    lines = f"format {FORMAT}\nlength {len(body)}\nsha256 {hashlib.sha256(body).hexdigest()}\n"
+    return (_MAGIC + lines.encode()).ljust(_BLOCK_SIZE, b"\0")
 
 
 def decode(content: bytes, path: Path) -> Checkpoint:
@@ -78,36 +83,49 @@ def decode(content: bytes, path: Path) -> Checkpoint:
     """
     import h5py
 
-    if not content.startswith(_MAGIC):
-        raise RunError(f"{path} is not a fastgan checkpoint")
-    fields = dict(
-        line.split(" ", 1) for line in content[len(_MAGIC) : _BLOCK_SIZE].rstrip(b"\0").decode("ascii",
-        "replace").splitlines() if " " in line
-    )  # fmt: skip
-    if fields.get("format") != str(FORMAT):
-        raise RunError(
-            f"{path} is a checkpoint of format {fields.get('format', '?')} and this fastgan reads format {FORMAT}; "
-            "use the version that wrote it"
-        )
     body = memoryview(content)[_BLOCK_SIZE:]
-    if fields.get("length") != str(len(body)):
-        raise _DamagedError(f"{path} is cut short, or longer than it was: {len(body)} bytes")
-    if fields.get("sha256") != hashlib.sha256(body).hexdigest():
-        raise _DamagedError(f"{path} is damaged: its content does not match its own SHA-256")
-    with h5py.File(io.BytesIO(content), "r") as file:
-        record = json.loads(bytes(file["record"][()]))
-        arrays: dict[str, NDArray[np.generic]] = {}
+    # The whole block is compared, so that no byte of the file goes unchecked.
+    if content[:_BLOCK_SIZE] != _block(body):
+        raise _fault(content, path)
+    arrays: dict[str, NDArray[np.generic]] = {}
 
-        def collect(name: str, item: Any) -> None:
-            if isinstance(item, h5py.Dataset):
-                arrays[name] = item[()]
+    def collect(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            if item.dtype.kind not in "biuf":
+                raise ValueError(f"{name} holds no numbers")
+            arrays[name] = item[()]
 
-        file["arrays"].visititems(collect)
+    try:
+        with h5py.File(io.BytesIO(content), "r") as file:
+            record = json.loads(bytes(file["record"][()]))
+            file["arrays"].visititems(collect)
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise _DamagedError(f"{path} does not hold what a checkpoint holds: {error}") from error
     return Checkpoint(arrays, record)
 
 
+def _fault(content: bytes, path: Path) -> RunError:
+    """Say what is wrong with a file whose user block is not that of its content."""
+    if not content.startswith(_MAGIC):
+        return _DamagedError(f"{path} is not a fastgan checkpoint, or its first bytes are lost")
+    lines = content[len(_MAGIC) : _BLOCK_SIZE].rstrip(b"\0").decode("ascii", "replace").splitlines()
+    fields = dict(line.split(" ", 1) for line in lines if " " in line)
+    # A format that is cut off is damage; another one is for another version to read.
+    if len(content) >= _BLOCK_SIZE and fields.get("format") != str(FORMAT):
+        return RunError(
+            f"{path} is a checkpoint of format {fields.get('format', '?')} and this fastgan reads format {FORMAT}; "
+            "use the version that wrote it"
+        )
+    num_bytes = len(content) - _BLOCK_SIZE
+    if fields.get("length") != str(num_bytes):
+        return _DamagedError(
+            f"{path} is cut short, or longer than it was: {max(num_bytes, 0)} bytes of {fields.get('length', '?')}"
+        )
+    return _DamagedError(f"{path} is damaged: its content does not match its own SHA-256")
+
+
 class _DamagedError(RunError):
-    """The file was a checkpoint once: an older one may serve."""
+    """The file cannot be read: an older one may serve."""
 
 
 def save(folder: Path, checkpoint: Checkpoint, *, best: bool = False) -> None:
@@ -130,17 +148,7 @@ def save(folder: Path, checkpoint: Checkpoint, *, best: bool = False) -> None:
     content = encode(checkpoint)
     target = folder / (BEST if best else LATEST)
     try:
-        if not best and target.exists():
-            # A second name for the old file first, so that at no moment is there none.
-            spare = folder / (PREVIOUS + ".tmp")
-            spare.unlink(missing_ok=True)
-            try:
-                os.link(target, spare)
-                os.replace(spare, folder / PREVIOUS)
-            except OSError:
-                # File systems without hard links: for a moment only the previous name exists, which a reader knows.
-                os.replace(target, folder / PREVIOUS)
-        write_atomically(target, content)
+        write_atomically(target, content, previous=None if best else folder / PREVIOUS)
     except OSError as error:
         raise RunError(f"Cannot write {target}: {error.strerror}; what was saved before is untouched") from error
 
@@ -169,12 +177,32 @@ def load(folder: Path, which: str = "latest") -> Checkpoint:
     FastganWarning
         The latest one is missing or damaged and the one before is used.
     """
+    if not folder.is_dir():
+        raise RunError(f"There is no run at {folder}")
     if which == "best":
         if not (folder / BEST).exists():
             raise RunError(f"{folder} has no {BEST}; only a run trained with --parzen-every keeps its best checkpoint")
         return _read(folder / BEST)
-    if not folder.is_dir():
-        raise RunError(f"There is no run at {folder}")
+    return _load_latest(folder)[0]
+
+
+def load_to_go_on(folder: Path) -> Checkpoint:
+    """Read the latest checkpoint of a run that is about to be saved to again; arguments and errors as for ``load``.
+
+    Where the one before serves, it takes the place of the damaged latest: the next save would otherwise keep that one
+    as ``checkpoint-previous.h5``, and for a moment no good file would be left.
+    """
+    checkpoint, is_previous = _load_latest(folder)
+    if is_previous:
+        try:
+            os.replace(folder / PREVIOUS, folder / LATEST)
+        except OSError as error:
+            raise RunError(f"Cannot rename {folder / PREVIOUS}: {error.strerror}") from error
+    return checkpoint
+
+
+def _load_latest(folder: Path) -> tuple[Checkpoint, bool]:
+    """Read the latest checkpoint, or the one before, and say whether it is the one before."""
     has_previous = (folder / PREVIOUS).exists()
     if not (folder / LATEST).exists():
         if not has_previous:
@@ -182,13 +210,17 @@ def load(folder: Path, which: str = "latest") -> Checkpoint:
         reason = f"{folder / LATEST} is missing"
     else:
         try:
-            return _read(folder / LATEST)
+            return _read(folder / LATEST), False
         except _DamagedError as error:
             if not has_previous:
                 raise
             reason = str(error)
-    warnings.warn(f"{reason}; the one before it, {PREVIOUS}, is used", FastganWarning, stacklevel=2)
-    return _read(folder / PREVIOUS)
+    try:
+        previous = _read(folder / PREVIOUS)
+    except RunError as error:
+        raise RunError(f"{reason}, and the one before it cannot be read either: {error}") from error
+    warnings.warn(f"{reason}; the one before it, {PREVIOUS}, is used", FastganWarning, stacklevel=3)
+    return previous, True
 
 
 def _read(path: Path) -> Checkpoint:

@@ -11,7 +11,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,7 +36,7 @@ class LinearConfig:
         What biases start at; "marginals" is the logit of the pixel's mean over the training set, clipped to
         [1e-7, 1 - 1e-7].
     dropout_keep : float
-        Probability that an input is kept, in (0, 1]; 1 is no dropout.
+        Probability that an input is kept, in (0, 1]; 1 is no dropout. Only the discriminator has dropout.
     max_col_norm : float, optional
         Greatest norm of a unit's incoming weights after an update.
     """
@@ -64,6 +64,9 @@ class MaxoutConfig:
 
 
 LayerConfig = LinearConfig | MaxoutConfig
+_NETWORKS = ("generator", "discriminator")
+# Reading annotations takes longer than all checks of a configuration.
+_known_hints: dict[type[Any], dict[str, Any]] = {}
 _LAYERS: dict[str, type[LinearConfig] | type[MaxoutConfig]] = {"linear": LinearConfig, "maxout": MaxoutConfig}
 
 
@@ -166,7 +169,7 @@ class Config:
         if not isinstance(fields, Mapping):
             raise ConfigError(f"A configuration must be a JSON object; this is a {type(fields).__name__}")
         converted = dict(fields)
-        for network in ("generator", "discriminator"):
+        for network in _NETWORKS:
             if network in converted:
                 converted[network] = _layers_from_json(network, converted[network])
         built: Config = _build(cls, "", converted)
@@ -196,22 +199,27 @@ class Config:
 
 
 def field_names(config: Config) -> list[str]:
-    """List every name that ``Config.replace`` takes."""
+    """List every name that ``Config.replace`` takes for one value; a whole network can be given as a list of layers."""
+    return _names(config.to_json())
+
+
+def _names(fields: Mapping[str, Any]) -> list[str]:
     names: list[str] = []
-    for name, value in config.to_json().items():
-        if name in ("generator", "discriminator"):
-            names += [f"{name}.{i}.{field}" for i, layer in enumerate(value) for field in layer if field != "layer"]
-        else:
+    for name in _hints(Config):
+        if name not in _NETWORKS:
             names.append(name)
+            continue
+        # Checked here, since a network can be among the changes that are being made.
+        for i, layer in enumerate(_layers_from_json(name, fields[name])):
+            names += [f"{name}.{i}.{field}" for field in _hints(type(layer)) if field != "layer"]
     return names
 
 
 def _assign(fields: dict[str, Any], name: str, value: Any) -> None:
-    known = field_names(Config.from_json(fields))
-    # Whole networks can be given at once too, as a list of layers.
-    if name not in known and name not in ("generator", "discriminator"):
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-        raise ConfigError(f"There is no field {name!r}; the nearest is {nearest[0]!r}")
+    # The changes are judged together at the end: k of 2 and the alternating update can come in either order.
+    known = _names(fields)
+    if name not in known and name not in _NETWORKS:
+        raise ConfigError(f"There is no field {name!r}; the nearest is {_nearest(name, known)!r}")
     *path, last = name.split(".")
     target: Any = fields
     for part in path:
@@ -224,28 +232,40 @@ def _layers_from_json(network: str, layers: Any) -> tuple[LayerConfig, ...]:
         raise ConfigError(f"{network} is {layers!r}; it must be a list of layers")
     built: list[LayerConfig] = []
     for i, layer in enumerate(layers):
-        if not isinstance(layer, Mapping) or layer.get("layer") not in _LAYERS:
+        kind = layer.get("layer") if isinstance(layer, Mapping) else None
+        if not isinstance(kind, str) or kind not in _LAYERS:
             raise ConfigError(
                 f"{network}.{i} is {layer!r}; it must be an object whose 'layer' is {' or '.join(_LAYERS)}"
             )
-        built.append(_build(_LAYERS[layer["layer"]], f"{network}.{i}.", layer))
+        built.append(_build(_LAYERS[kind], f"{network}.{i}.", layer))
     return tuple(built)
 
 
 def _build(cls: type[Any], prefix: str, fields: Mapping[str, Any]) -> Any:
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     values: dict[str, Any] = {}
     for name, value in fields.items():
         if name not in hints:
-            nearest = difflib.get_close_matches(name, list(hints), n=1, cutoff=0.0)
-            raise ConfigError(f"There is no field {prefix + name!r}; the nearest is {prefix + nearest[0]!r}")
+            nearest = _nearest(str(name), list(hints))
+            raise ConfigError(f"There is no field {prefix + str(name)!r}; the nearest is {prefix + nearest!r}")
         values[name] = _convert(prefix + name, value, hints[name])
     return cls(**values)
 
 
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    """Name a dataclass's fields and their types."""
+    if cls not in _known_hints:
+        _known_hints[cls] = typing.get_type_hints(cls)
+    return _known_hints[cls]
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+
+
 def _convert(name: str, value: Any, hint: Any) -> Any:
     """Check a JSON value against a field's type; an int serves where a float is asked for."""
-    if name in ("generator", "discriminator"):
+    if name in _NETWORKS:
         return value
     options = (
         typing.get_args(hint)
@@ -258,7 +278,10 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
         if typing.get_origin(option) is Literal and value in typing.get_args(option) and isinstance(value, str):
             return value
         if option is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
+            try:
+                return float(value)
+            except OverflowError:
+                return math.inf
         if option is int and isinstance(value, int) and not isinstance(value, bool):
             return value
         if option is str and isinstance(value, str):
@@ -280,7 +303,13 @@ def _require(condition: bool, name: str, value: Any, wanted: str) -> None:
 
 
 def _check(config: Config) -> None:
-    """Check every range, and what only fits together in some ways."""
+    """Check every kind and range, and what only fits together in some ways."""
+    # Kinds too: a configuration can be made without from_json.
+    _check_kinds("", config)
+    for network in _NETWORKS:
+        layers = getattr(config, network)
+        if not isinstance(layers, tuple) or not all(isinstance(layer, LinearConfig | MaxoutConfig) for layer in layers):
+            raise ConfigError(f"{network} is {layers!r}; it must be a tuple of LinearConfig and MaxoutConfig")
     for name, low in {
         "noise_dim": 1,
         "d_steps": 1,
@@ -304,15 +333,21 @@ def _check(config: Config) -> None:
         value = getattr(config, name)
         _require(0 <= value < 1, name, value, "in [0, 1)")
     if config.checkpoint_every is not None:
-        _require(config.checkpoint_every >= 0, "checkpoint_every", config.checkpoint_every, "0 seconds or more")
+        seconds = config.checkpoint_every
+        _require(0 <= seconds < math.inf, "checkpoint_every", seconds, "a finite number of seconds, 0 or more")
     if config.update == "simultaneous" and config.d_steps != 1:
         raise ConfigError(
             f"d_steps is {config.d_steps} with the simultaneous update, which makes one update of each network; "
             "use --update alternating"
         )
-    for network in ("generator", "discriminator"):
+    for network in _NETWORKS:
         for i, layer in enumerate(getattr(config, network)):
             _check_layer(f"{network}.{i}.", layer, is_last=i == len(getattr(config, network)) - 1)
+    for i, layer in enumerate(config.generator):
+        if layer.dropout_keep != 1:
+            raise ConfigError(
+                f"generator.{i}.dropout_keep is {layer.dropout_keep!r}; it must be 1: only the discriminator has it"
+            )
     if config.discriminator:
         last = config.discriminator[-1]
         if not isinstance(last, LinearConfig) or last.activation != "sigmoid" or last.num_units not in (None, 1):
@@ -331,7 +366,13 @@ def _check(config: Config) -> None:
         raise ConfigError("The generator's last layer must be linear: its units are the pixels")
 
 
+def _check_kinds(prefix: str, fields: Any) -> None:
+    for name, hint in _hints(type(fields)).items():
+        _convert(prefix + name, getattr(fields, name), hint)
+
+
 def _check_layer(prefix: str, layer: LayerConfig, is_last: bool) -> None:
+    _check_kinds(prefix, layer)
     _require(
         is_last or layer.num_units is not None, prefix + "num_units", layer.num_units, "a number in a hidden layer"
     )

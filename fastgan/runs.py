@@ -14,7 +14,7 @@ import numpy as np
 
 from fastgan import checkpoint, datasets
 from fastgan.config import Config
-from fastgan.errors import RunError
+from fastgan.errors import ConfigError, DataError, RunError
 from fastgan.files import write_atomically
 from fastgan.kernels.common.devices import HostDevice, device
 from fastgan.networks import Discriminator, Generator, Network, build_discriminator, build_generator
@@ -51,7 +51,7 @@ class Run:
     def __init__(self, path: Path, loaded: checkpoint.Checkpoint, backend: str = "auto") -> None:
         self.path = path
         self.loaded = loaded
-        self.config = Config.from_json(loaded.record["config"])
+        self.config = recorded_config(path, loaded)
         self.history: list[dict[str, Any]] = loaded.record["history"]
         self.data: dict[str, Any] = loaded.record["data"]
         self.step = int(loaded.arrays["state"].view(np.int64)[0])
@@ -77,15 +77,26 @@ class Run:
         self._load_weights(discriminator, "discriminator")
         return discriminator
 
-    def load_dataset(self, data_dir: str | None = None) -> datasets.Dataset:
+    def load_dataset(
+        self, data_dir: str | None = None, *, progress: datasets.Progress | None = None
+    ) -> datasets.Dataset:
         """Load the data set that the run was trained on.
+
+        Parameters
+        ----------
+        data_dir : str, optional
+            Where it is looked for, in place of where the run found it.
+        progress : callable, optional
+            As for ``datasets.load``.
 
         Raises
         ------
         DataError
             It is not to be found, or is not what the run was trained on.
         """
-        return datasets.load(self.config.dataset, data_dir=data_dir or self.config.data_dir)
+        dataset = datasets.load(self.config.dataset, data_dir=data_dir or self.config.data_dir, progress=progress)
+        check_same_data(self.path, dataset, self.data)
+        return dataset
 
     @property
     def _num_pixels(self) -> int:
@@ -97,7 +108,10 @@ class Run:
 
     def _load_weights(self, network: Network, name: str) -> None:
         for key, array in network.parameters().items():
-            network.device.overwrite(array, self.loaded.arrays[f"{name}/{key}"])
+            saved = self.loaded.arrays.get(f"{name}/{key}")
+            if saved is None or saved.shape != array.shape:
+                raise RunError(f"The checkpoint of {self.path} does not fit its own configuration: {name}/{key}")
+            network.device.overwrite(array, saved)
 
 
 def load_run(path: str | os.PathLike[str], checkpoint_name: str = "latest", *, backend: str = "auto") -> Run:
@@ -123,12 +137,60 @@ def load_run(path: str | os.PathLike[str], checkpoint_name: str = "latest", *, b
 
     Examples
     --------
+    >>> import tempfile
     >>> import fastgan
-    >>> run = fastgan.load_run(example_run)
-    >>> run.generator.sample(4, seed=1).shape
-    (4, 64)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     trained = fastgan.train(fastgan.preset("digits").replace({"steps": 2}), run_dir=folder)
+    ...     run = fastgan.load_run(folder)
+    >>> run.step, run.generator.sample(4, seed=1).shape
+    (2, (4, 64))
     """
     return Run(Path(path), checkpoint.load(Path(path), checkpoint_name), backend)
+
+
+def recorded_config(path: Path, loaded: checkpoint.Checkpoint) -> Config:
+    """Read the configuration in a run's checkpoint; a field that it lacks takes its default."""
+    try:
+        return Config.from_json(loaded.record["config"])
+    except ConfigError as error:
+        raise RunError(
+            f"The configuration of {path} cannot be read: {error}; use the version of fastgan that wrote it"
+        ) from error
+
+
+def describe_data(dataset: datasets.Dataset) -> dict[str, Any]:
+    """Record which data a run is trained on."""
+    return {
+        "name": dataset.name,
+        "image_shape": list(dataset.image_shape),
+        "rows": {name: len(split) for name, split in dataset.splits.items()},
+        "source": dataset.source,
+        "digests": dict(dataset.digests),
+    }
+
+
+def check_same_data(path: Path, dataset: datasets.Dataset, recorded: Mapping[str, Any]) -> None:
+    """Check data against what ``describe_data`` recorded of a run's.
+
+    Raises
+    ------
+    DataError
+        They are others.
+    """
+    own = describe_data(dataset)
+    for name, digest in recorded["digests"].items():
+        if own["digests"].get(name) != digest:
+            raise DataError(
+                f"The data at {dataset.source} are not those that {path} was trained on: {name} has another SHA-256; "
+                "give their folder with --data-dir"
+            )
+    # Data that a caller made have no digest.
+    for field in ("name", "image_shape", "rows"):
+        if own[field] != recorded[field]:
+            raise DataError(
+                f"The data at {dataset.source} are not those that {path} was trained on: their {field} is "
+                f"{own[field]} and was {recorded[field]}"
+            )
 
 
 def find_run(name: str | None, runs_dir: str | os.PathLike[str]) -> Path:
@@ -158,7 +220,7 @@ def find_run(name: str | None, runs_dir: str | os.PathLike[str]) -> Path:
                 f"There is no run in {runs_dir}; train one with `fastgan train`, or name another place with --runs"
             )
         return numbered[max(numbered)]
-    if name.isdigit() and int(name) in _numbered(runs_dir):
+    if name.isdecimal() and int(name) in _numbered(runs_dir):
         return _numbered(runs_dir)[int(name)]
     for path in (Path(name), runs_dir / name):
         if path.is_dir():
@@ -172,14 +234,23 @@ def new_run_folder(runs_dir: str | os.PathLike[str], dataset: str, seed: int) ->
     label = re.sub(r"[^A-Za-z0-9_-]+", "-", dataset).strip("-") or "data"
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
+        number = max(_numbered(runs_dir), default=0) + 1
         while True:
-            path = runs_dir / f"{max(_numbered(runs_dir), default=0) + 1:05d}-{label}-seed{seed}"
-            # Another process may take the number between the look and the making: then the next one is tried.
+            # Another process may be after the same number, for a folder of another name: who makes the claim has it.
+            claim = runs_dir / f".{number:05d}.claim"
             try:
-                path.mkdir()
+                claim.mkdir()
             except FileExistsError:
+                number += 1
                 continue
-            return path
+            try:
+                if number not in _numbered(runs_dir):
+                    path = runs_dir / f"{number:05d}-{label}-seed{seed}"
+                    path.mkdir()
+                    return path
+                number += 1
+            finally:
+                claim.rmdir()
     except OSError as error:
         raise RunError(f"Cannot make a run's folder in {runs_dir}: {error.strerror}") from error
 
@@ -204,5 +275,9 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def _numbered(runs_dir: Path) -> dict[int, Path]:
     if not runs_dir.is_dir():
         return {}
-    matches = ((_NUMBERED.fullmatch(path.name), path) for path in runs_dir.iterdir() if path.is_dir())
+    try:
+        folders = [path for path in runs_dir.iterdir() if path.is_dir()]
+    except OSError as error:
+        raise RunError(f"Cannot read the folder of runs {runs_dir}: {error.strerror}") from error
+    matches = ((_NUMBERED.fullmatch(path.name), path) for path in folders)
     return {int(match[1]): path for match, path in matches if match}

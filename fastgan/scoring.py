@@ -7,6 +7,7 @@ how far it can mislead): it compares models by one yardstick, no more.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -141,7 +142,7 @@ def parzen(
     >>> training_images = datasets.load("digits").splits["train"].as_float32()
     >>> score = fastgan.parzen(training_images, "digits")
     >>> print(f"{score.log_likelihood:.1f} ± {score.standard_error:.1f} nats at sigma {score.sigma:.3f}")
-    18.3 ± 0.5 nats at sigma 0.167
+    17.7 ± 1.3 nats at sigma 0.129
     """
     if sigma is not None and sigmas is not None:
         raise ValueError("sigma and sigmas are both given; give one of them")
@@ -155,13 +156,16 @@ def parzen(
     test_MD = dataset.splits[split].as_float32()
 
     done = 0
+    lock = threading.Lock()
     num_validation = dataset.num_validation if sigma is None else 0
 
     def count(num_queries: int) -> None:
+        # Called from the kernel's threads.
         nonlocal done
-        done += num_queries
-        if progress is not None:
-            progress(done, len(test_MD) + num_validation)
+        with lock:
+            done += num_queries
+            if progress is not None:
+                progress(done, len(test_MD) + num_validation)
 
     grid = validation = None
     if sigma is None:

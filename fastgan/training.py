@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import platform
 import threading
 import time
@@ -32,8 +33,11 @@ from fastgan.runs import (
     REPORT,
     SAMPLES,
     Run,
+    check_same_data,
+    describe_data,
     load_run,
     new_run_folder,
+    recorded_config,
     take_run_folder,
     write_json,
 )  # fmt: skip
@@ -71,6 +75,7 @@ def train(
     runs_dir: str | Path = DEFAULT_RUNS,
     init_from: str | Path | None = None,
     dataset: datasets.Dataset | None = None,
+    progress: datasets.Progress | None = None,
     callbacks: Sequence[Callback] = (),
     stop: threading.Event | None = None,
 ) -> Run:
@@ -88,6 +93,8 @@ def train(
         A run whose weights and biases this one starts from.
     dataset : Dataset, optional
         The data, where they are loaded already; by default ``config.dataset`` is loaded.
+    progress : callable, optional
+        Told of a download, as ``datasets.load`` describes.
     callbacks : sequence of Callback
         What to call on the way.
     stop : threading.Event, optional
@@ -107,24 +114,28 @@ def train(
 
     Examples
     --------
+    >>> import tempfile
     >>> import fastgan
     >>> config = fastgan.preset("digits").replace({"steps": 20})
-    >>> run = fastgan.train(config, run_dir=new_folder)
-    >>> run.step, run.generator.sample(2).shape
-    (20, (2, 64))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = fastgan.train(config, runs_dir=folder)
+    >>> run.path.name, run.step, run.generator.sample(2).shape
+    ('00001-digits-seed0', 20, (2, 64))
     """
     config = preset("digits") if config is None else config
     compute = device(config.backend, config.device, config.precision)
     # The number of threads decides the order of sums in BLAS: it is part of what a resumed run must repeat.
     config = config.replace({"backend": compute.backend, "threads": config.threads or threads.available_cores()})
-    dataset = datasets.load(config.dataset, data_dir=config.data_dir) if dataset is None else dataset
+    config = config.replace(absolute_paths(config.to_json()))
+    if dataset is None:
+        dataset = datasets.load(config.dataset, data_dir=config.data_dir, progress=progress)
     with threads.limit(config.threads):
-        trainer = Trainer(config, dataset, compute, _last_step(config, dataset))
+        trainer = Trainer(config, dataset, compute, last_step(config, len(dataset.splits["train"])))
         if init_from is not None:
-            _init_from(trainer, Path(init_from))
+            init_networks(trainer, Path(init_from))
         path = new_run_folder(runs_dir, dataset.name, config.seed) if run_dir is None else take_run_folder(run_dir)
         session = _Session(path, config, dataset, trainer, callbacks, stop or threading.Event())
-        session.begin()
+        session.begin(None if init_from is None else Path(init_from))
         session.go_on()
     return load_run(path)
 
@@ -133,6 +144,8 @@ def resume(
     run: str | Path,
     changes: Mapping[str, Any] | None = None,
     *,
+    dataset: datasets.Dataset | None = None,
+    progress: datasets.Progress | None = None,
     callbacks: Sequence[Callback] = (),
     stop: threading.Event | None = None,
 ) -> Run:
@@ -145,7 +158,7 @@ def resume(
     changes : mapping, optional
         Fields of the configuration to change: ``epochs`` or ``steps`` (to more), ``parzen_every``,
         ``checkpoint_every``, ``data_dir``, ``device`` and ``threads``. Any other may be given only as it is.
-    callbacks, stop
+    dataset, progress, callbacks, stop
         As for ``train``.
 
     Returns
@@ -165,9 +178,10 @@ def resume(
         The number of threads differs: only agreement to rounding remains.
     """
     path = Path(run)
-    loaded = checkpoint.load(path)
-    old = Config.from_json(loaded.record["config"])
-    config = changed_for_resume(old, changes or {})
+    loaded = checkpoint.load_to_go_on(path)
+    old = recorded_config(path, loaded)
+    num_rows = loaded.record["data"]["rows"]["train"]
+    config = changed_for_resume(old, changes or {}, num_rows)
     if config.threads != old.threads:
         warnings.warn(
             f"threads changes from {old.threads} to {config.threads}: sums are taken in another order, "
@@ -176,16 +190,11 @@ def resume(
             stacklevel=2,
         )
     compute = device(config.backend, config.device, config.precision)
-    dataset = datasets.load(config.dataset, data_dir=config.data_dir)
-    _check_same_data(path, dataset, loaded.record["data"])
-    last_step = _last_step(config, dataset)
-    if last_step < _last_step(old, dataset):
-        raise ConfigError(
-            f"The run was to make {_last_step(old, dataset)} steps and the options ask for {last_step}; "
-            "a resumed run can be made longer, not shorter"
-        )
+    if dataset is None:
+        dataset = datasets.load(config.dataset, data_dir=config.data_dir, progress=progress)
+    check_same_data(path, dataset, loaded.record["data"])
     with threads.limit(config.threads):
-        trainer = Trainer(config, dataset, compute, last_step)
+        trainer = Trainer(config, dataset, compute, last_step(config, num_rows))
         try:
             trainer.load_arrays(loaded.arrays)
         except ValueError as error:
@@ -196,18 +205,18 @@ def resume(
     return load_run(path)
 
 
-def changed_for_resume(old: Config, changes: Mapping[str, Any]) -> Config:
-    """Apply changes that a run can go on with.
+def changed_for_resume(old: Config, changes: Mapping[str, Any], num_rows: int) -> Config:
+    """Apply changes that a run on ``num_rows`` rows of training data can go on with.
 
     Raises
     ------
     ConfigError
-        A field outside ``RESUMABLE`` would change.
+        A field outside ``RESUMABLE`` would change, or the run become shorter.
     """
     changes = dict(changes)
     if changes.get("epochs") is not None and "steps" not in changes:
         changes["steps"] = None
-    new = old.replace(changes)
+    new = old.replace(absolute_paths(changes))
     new_fields, old_fields = new.to_json(), old.to_json()
     for name in new_fields:
         if new_fields[name] != old_fields[name] and name not in RESUMABLE:
@@ -215,16 +224,29 @@ def changed_for_resume(old: Config, changes: Mapping[str, Any]) -> Config:
                 f"{name} of the run is {old_fields[name]!r} and cannot become {new_fields[name]!r}; "
                 "leave the option out, or start a new run (--init-from takes over the weights)"
             )
+    if last_step(new, num_rows) < last_step(old, num_rows):
+        raise ConfigError(
+            f"The run was to make {last_step(old, num_rows)} steps and the options ask for "
+            f"{last_step(new, num_rows)}; a resumed run can be made longer, not shorter"
+        )
     return new
+
+
+def absolute_paths(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the paths among a configuration's fields absolute: a run can then be gone on with from any folder."""
+    fields = dict(fields)
+    if isinstance(fields.get("data_dir"), str):
+        fields["data_dir"] = os.path.abspath(fields["data_dir"])
+    if isinstance(fields.get("dataset"), str) and fields["dataset"] not in datasets.names():
+        path = os.path.abspath(fields["dataset"])
+        # What is no file is a mistyped name, and stays as it is for the sentence about it.
+        fields["dataset"] = path if os.path.exists(path) else fields["dataset"]
+    return fields
 
 
 def last_step(config: Config, num_rows: int) -> int:
     """Give the number of updates that a configuration asks for on ``num_rows`` rows of training data."""
     return config.steps or config.epochs * max(1, num_rows // (config.d_steps * config.batch_size))
-
-
-def _last_step(config: Config, dataset: datasets.Dataset) -> int:
-    return last_step(config, len(dataset.splits["train"]))
 
 
 class _Session:
@@ -241,12 +263,13 @@ class _Session:
     ) -> None:
         self.path, self.config, self.dataset, self.trainer = path, config, dataset, trainer
         self.callbacks, self.stop = callbacks, stop
-        self.last_step = _last_step(config, dataset)
+        self.last_step = last_step(config, len(dataset.splits["train"]))
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0
         # The last scheduled report: what its sums and clock stood at.
         self.reported: dict[str, Any] = {"step": 0, "seconds": 0.0, "sums": [0.0] * 4}
         self.best: float | None = None
+        self.origin = {"started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "init_from": None}
         self._saved_at, self._saving_took, self._saved_step = time.monotonic(), 0.0, -1
         self._z: NDArray[np.float32] = trainer.generator.sample_noise(_GRID_COLUMNS * _GRID_ROWS, config.seed)
 
@@ -258,8 +281,10 @@ class _Session:
     def non_finite(self) -> bool:
         return bool(self.trainer.device.download(self.trainer.state.non_finite)[0])
 
-    def begin(self) -> None:
+    def begin(self, init_from: Path | None) -> None:
         """Lay out the run's folder and save a first checkpoint, so that a run can be resumed from its very start."""
+        if init_from is not None:
+            self.origin["init_from"] = str(init_from.resolve())
         self._write(lambda: (self.path / SAMPLES).mkdir())
         self._write_config()
         self._write_grid(0)
@@ -271,7 +296,7 @@ class _Session:
         """Go on where a checkpoint left off; what was reported after it is dropped, as it will be reported again."""
         record = loaded.record
         self.history, self.seconds, self.reported = record["history"], record["seconds"], record["reported"]
-        self.best = record["best"]
+        self.best, self.origin = record["best"], record["origin"]
         self._saved_step = self.step
         self._write_config()
         lines = "".join(json.dumps(line) + "\n" for line in self.history)
@@ -387,11 +412,12 @@ class _Session:
             )
         record = {
             "config": self.config.to_json(),
-            "data": _describe_data(self.dataset),
+            "data": describe_data(self.dataset),
             "history": self.history,
             "seconds": self.seconds,
             "reported": self.reported,
             "best": self.best,
+            "origin": self.origin,
         }
         checkpoint.save(self.path, Checkpoint(arrays, record), best=best)
         if best:
@@ -409,10 +435,10 @@ class _Session:
         record = {
             "format": FORMAT,
             "config": self.config.to_json(),
-            "data": _describe_data(self.dataset),
+            "data": describe_data(self.dataset),
             "versions": versions(),
             "machine": describe_machine(self.trainer.device),
-            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **self.origin,
         }
         self._write(lambda: write_json(self.path / CONFIG, record))
 
@@ -427,7 +453,7 @@ class _Session:
         # Whole epochs as whole numbers: that is how the page shows them.
         grids = [(round(_step_of(path) / E, 2), path.read_bytes()) for path in self._grids()]
         page = report.render(
-            {"config": self.config.to_json(), "data": _describe_data(self.dataset), "versions": versions()},
+            {"config": self.config.to_json(), "data": describe_data(self.dataset), "versions": versions()},
             self.history,
             [(int(epoch) if epoch.is_integer() else epoch, png) for epoch, png in grids],
             run_name=self.path.resolve().name,
@@ -479,26 +505,14 @@ def describe_machine(compute: HostDevice) -> dict[str, Any]:
     }
 
 
-def _describe_data(dataset: datasets.Dataset) -> dict[str, Any]:
-    return {
-        "name": dataset.name,
-        "image_shape": list(dataset.image_shape),
-        "rows": {name: len(split) for name, split in dataset.splits.items()},
-        "source": dataset.source,
-        "digests": dict(dataset.digests),
-    }
+def init_networks(trainer: Trainer, source: Path) -> None:
+    """Take over the weights and biases of the run at ``source``.
 
-
-def _check_same_data(path: Path, dataset: datasets.Dataset, recorded: Mapping[str, Any]) -> None:
-    for name, digest in recorded["digests"].items():
-        if dataset.digests.get(name) != digest:
-            raise RunError(
-                f"The data at {dataset.source} are not those that {path} was trained on: {name} has another SHA-256; "
-                "give their folder with --data-dir"
-            )
-
-
-def _init_from(trainer: Trainer, source: Path) -> None:
+    Raises
+    ------
+    RunError
+        They cannot be read, or do not fit the trainer's networks.
+    """
     try:
         trainer.load_networks(checkpoint.load(source).arrays)
     except ValueError as error:

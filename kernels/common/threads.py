@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,8 @@ def limit(threads: int | None) -> Iterator[int]:
     """
     if threads is not None and threads < 1:
         raise ValueError(f"threads is {threads}; it must be 1 or more")
+    # A limit holds for the libraries that are loaded when it is set: SciPy's BLAS, which does our products, has to be.
+    importlib.import_module("scipy.linalg.blas")
     number = threads or available_cores()
     token = _limit.set(number)
     try:

@@ -39,10 +39,11 @@ def gan_loss(
 
 
 def _softplus(a: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute log(1 + exp(a)) without overflow."""
-    return np.logaddexp(0.0, a)
+    """Compute log(1 + exp(a)) without overflow; a NaN passes on without a warning, the flag is for it."""
+    with np.errstate(invalid="ignore"):
+        return np.logaddexp(0.0, a)
 
 
 def _sigmoid(a: NDArray[np.float64]) -> NDArray[np.float64]:
     """Compute 1 / (1 + exp(-a)) without overflow and without losing a small result to cancellation."""
-    return np.exp(-np.logaddexp(0.0, -a))
+    return np.exp(-_softplus(-a))

@@ -1,5 +1,3 @@
-import dataclasses
-
 import pytest
 
 from bench.startup import HELP_AT_MOST, startup
@@ -15,10 +13,9 @@ def test_the_commands_do_what_is_timed():
 
 
 def test_a_command_that_fails_does_not_verify():
-    floor = next(iter(startup(False)))
-    verify = floor.verify
+    verify = next(iter(startup(False))).verify
     wrong = [*verify.args[0][:2], "raise SystemExit('no such thing')"]
     with pytest.raises(AssertionError, match="exit code 1 and said: no such thing"):
-        dataclasses.replace(floor, verify=lambda: verify.func(wrong, "")).verify()
+        verify.func(wrong, "")
     with pytest.raises(AssertionError, match="was to say 'Usage', and said ''"):
         verify.func(verify.args[0], "Usage")

@@ -1,0 +1,94 @@
+import errno
+import os
+import stat
+
+import pytest
+
+from fastgan import files
+from fastgan.files import write_atomically
+
+
+def refuse(code):
+    def refused(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    return refused
+
+
+def test_the_content_is_written_and_replaced(tmp_path):
+    path = tmp_path / "a.bin"
+    write_atomically(path, b"one")
+    assert path.read_bytes() == b"one"
+    write_atomically(str(path), b"two")
+    assert path.read_bytes() == b"two"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_the_file_has_the_permissions_of_an_ordinary_one(tmp_path):
+    mask = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "a", b"")
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace", "chmod"])
+def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, function):
+    path = tmp_path / "a"
+    write_atomically(path, b"old")
+    monkeypatch.setattr(files.os, function, refuse(errno.ENOSPC))
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new", previous=tmp_path / "b")
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
+def test_the_bytes_are_on_the_disk_before_the_name(tmp_path, monkeypatch):
+    order = []
+    real = {name: getattr(os, name) for name in ("fsync", "link", "replace")}
+    for name in real:
+        monkeypatch.setattr(files.os, name, lambda *a, name=name: (order.append(name), real[name](*a))[1])
+    write_atomically(tmp_path / "a", b"1", previous=tmp_path / "b")
+    write_atomically(tmp_path / "a", b"2", previous=tmp_path / "b")
+    # The last one is the folder's.
+    assert order == ["fsync", "replace", "fsync", "fsync", "link", "replace", "replace", "fsync"]
+
+
+def test_the_old_file_is_kept_under_the_previous_name(tmp_path):
+    path, previous = tmp_path / "a", tmp_path / "b"
+    for content in (b"1", b"2", b"3"):
+        write_atomically(path, content, previous=previous)
+    assert (path.read_bytes(), previous.read_bytes()) == (b"3", b"2")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_the_old_file_is_kept_where_there_are_no_hard_links(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.os, "link", refuse(errno.EPERM))
+    for content in (b"1", b"2", b"3"):
+        write_atomically(tmp_path / "a", content, previous=tmp_path / "b")
+    assert ((tmp_path / "a").read_bytes(), (tmp_path / "b").read_bytes()) == (b"3", b"2")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_folder_that_cannot_be_synced_is_no_failure_and_a_broken_disk_is(tmp_path, monkeypatch):
+    real = os.fsync
+
+    def of_files_only(code):
+        def fsync(descriptor):
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                raise OSError(code, os.strerror(code))
+            real(descriptor)
+
+        return fsync
+
+    monkeypatch.setattr(files.os, "fsync", of_files_only(errno.EINVAL))
+    write_atomically(tmp_path / "a", b"1")
+    monkeypatch.setattr(files.os, "fsync", of_files_only(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        write_atomically(tmp_path / "a", b"2")
+
+
+def test_a_folder_that_is_not_there_is_the_systems_to_name(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        write_atomically(tmp_path / "no" / "a", b"")
