@@ -275,7 +275,7 @@ def test_the_best_is_a_file_of_its_own(tmp_path):
 
 
 def test_what_is_not_there_is_said(tmp_path):
-    with pytest.raises(RunError, match="no checkpoint-best.h5; only a run trained with --parzen-every"):
+    with pytest.raises(RunError, match=r"no checkpoint-best.h5; only a run trained with --parzen-every"):
         load(tmp_path, "best")
     with pytest.raises(RunError, match="holds no checkpoint"):
         load(tmp_path)

@@ -46,4 +46,8 @@ def apply_again(x_BI: Array, dropout: Dropout, out: Array) -> None:
 
 def _drop(x_BI: Array, kept: NDArray[np.bool_], dropout: Dropout, out: Array) -> None:
     np.multiply(x_BI, x_BI.dtype.type(dropout.scale), out=out)
-    np.putmask(out, ~kept, 0)
+    # All bits or none of the product: a masked assignment takes twice as long, and a factor of 0 would keep a NaN.
+    bits = out.view(np.uint32 if out.itemsize == 4 else np.uint64)
+    kept_bits = kept.astype(bits.dtype)
+    np.negative(kept_bits, out=kept_bits)
+    np.bitwise_and(bits, kept_bits, out=bits)

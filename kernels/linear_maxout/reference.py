@@ -37,16 +37,18 @@ def forward(
 def _max_over_pieces(z_BUP: Array, out: Array, out_pieces: NDArray[np.uint8], workspace: Workspace) -> None:
     """Take the running maximum piece by piece: argmax over so short an axis costs several times as much."""
     wins = workspace.array("wins", out.shape, np.dtype(np.bool_))
+    piece_BU = workspace.array("piece", out.shape, out.dtype)
     is_number = workspace.array("is_number", out.shape, np.dtype(np.bool_))
     np.copyto(out, z_BUP[:, :, 0])
     out_pieces[...] = 0
     for p in range(1, z_BUP.shape[2]):
+        np.copyto(piece_BU, z_BUP[:, :, p])
         # Not (z <= y) is true for a greater z and for NaN on either side; what is NaN already stays with its piece.
-        np.less_equal(z_BUP[:, :, p], out, out=wins)
+        np.less_equal(piece_BU, out, out=wins)
         np.logical_not(wins, out=wins)
         np.equal(out, out, out=is_number)
         np.logical_and(wins, is_number, out=wins)
-        np.copyto(out, z_BUP[:, :, p], where=wins)
+        np.maximum(out, piece_BU, out=out)
         np.putmask(out_pieces, wins, np.uint8(p))
 
 

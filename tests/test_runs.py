@@ -1,0 +1,219 @@
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import fastgan
+from fastgan import checkpoint, datasets, runs
+from fastgan.checkpoint import LATEST, Checkpoint
+from fastgan.errors import BackendError, DataError, RunError
+from fastgan.kernels.common import threads
+from fastgan.runs import find_run, load_run, new_run_folder, take_run_folder
+from tests.runs_for_tests import TINY
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return fastgan.train(TINY, runs_dir=tmp_path_factory.mktemp("runs"))
+
+
+def rewritten(trained, folder, change):
+    """Save a run's checkpoint in another folder, its record and arrays changed."""
+    record, arrays = json.loads(json.dumps(trained.loaded.record)), dict(trained.loaded.arrays)
+    change(record, arrays)
+    checkpoint.save(folder, Checkpoint(arrays, record))
+    return folder
+
+
+def test_a_run_is_read_as_it_was_trained(trained):
+    run = load_run(trained.path)
+    assert run.path == trained.path
+    assert run.config == trained.config == TINY.replace({"backend": "reference"})
+    assert (run.step, run.image_shape) == (5, (1, 8, 8))
+    assert run.history == trained.history
+    assert run.data["rows"] == {"train": 1197, "valid": 300, "test": 300}
+    assert run.generator.parameters().keys() == {f"{i}/{name}" for i in range(3) for name in ("W", "b", "vW", "vb")}
+    for of in ("generator", "discriminator"):
+        for name, array in getattr(run, of).parameters().items():
+            np.testing.assert_array_equal(array, run.loaded.arrays[f"{of}/{name}"])
+            assert name.endswith("b") or array.any()
+
+
+def test_samples_are_a_function_of_the_seed(trained):
+    run = load_run(trained.path)
+    samples = run.generator.sample(30, seed=4)
+    assert (samples.shape, samples.dtype) == ((30, 64), np.float32)
+    assert np.isfinite(samples).all()
+    assert (samples >= 0).all()
+    assert (samples <= 1).all()
+    np.testing.assert_array_equal(samples, load_run(trained.path).generator.sample(30, seed=4))
+    assert not np.array_equal(samples, run.generator.sample(30, seed=5))
+    assert len(np.unique(samples, axis=0)) == 30
+
+
+def test_the_discriminator_gives_probabilities(trained):
+    run = load_run(trained.path)
+    probabilities = run.discriminator.probability(run.generator.sample(10))
+    assert probabilities.shape == (10,)
+    assert ((probabilities > 0) & (probabilities < 1)).all()
+
+
+def test_a_run_can_be_read_with_another_number_of_threads(trained):
+    with threads.limit(2):
+        two = load_run(trained.path).generator.sample(8)
+    with threads.limit(1):
+        one = load_run(trained.path).generator.sample(8)
+    np.testing.assert_allclose(one, two, rtol=0, atol=1e-6)
+
+
+def test_a_backend_that_is_not_here_is_said_when_it_is_needed(trained):
+    with pytest.raises(BackendError, match="cupy cannot run here"):
+        _ = load_run(trained.path, backend="cupy").generator
+
+
+def test_the_data_set_is_the_one_of_the_run(trained):
+    assert load_run(trained.path).load_dataset().name == "digits"
+
+
+def test_data_that_changed_are_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    file = tmp_path / "mine.npy"
+    np.save(file, rng.random((300, 4), dtype=np.float32))
+    run = fastgan.train(TINY.replace({"dataset": str(file), "steps": 1}), run_dir=tmp_path / "run")
+    assert run.load_dataset().num_pixels == 4
+    np.save(file, rng.random((300, 4), dtype=np.float32))
+    with pytest.raises(DataError, match=r"mine.npy has another SHA-256"):
+        run.load_dataset()
+
+
+def test_data_without_a_digest_are_compared_by_name_shape_and_rows(tmp_path):
+    rng = np.random.default_rng(0)
+    split = datasets.Split(rng.random((300, 64), dtype=np.float32), 1.0, None)
+    own = datasets.Dataset("own", (1, 8, 8), {"train": split, "valid": split}, "memory", {}, 300)
+    run = fastgan.train(TINY.replace({"steps": 1}), dataset=own, run_dir=tmp_path / "run")
+    assert run.data["name"] == "own"
+    with pytest.raises(DataError, match="their name is digits and was own"):
+        run.load_dataset()
+
+
+def test_a_field_that_the_checkpoint_lacks_takes_its_default(trained, tmp_path):
+    def older(record, arrays):
+        del record["config"]["precision"], record["config"]["generator"][0]["max_col_norm"]
+
+    assert load_run(rewritten(trained, tmp_path, older)).config == trained.config
+
+
+def test_a_field_of_a_newer_version_is_a_fault_of_the_run_not_of_the_options(trained, tmp_path):
+    def newer(record, arrays):
+        record["config"]["num_critics"] = 3
+
+    folder = rewritten(trained, tmp_path, newer)
+    with pytest.raises(RunError, match=r"no field 'num_critics'.*use the version of fastgan that wrote it"):
+        load_run(folder)
+    with pytest.raises(RunError, match="num_critics"):
+        fastgan.resume(folder)
+
+
+@pytest.mark.parametrize("change", ["missing", "shape"])
+def test_arrays_that_do_not_fit_the_configuration_are_refused(trained, tmp_path, change):
+    def damage(record, arrays):
+        W = arrays.pop("generator/1/W")
+        if change == "shape":
+            arrays["generator/1/W"] = W[:1]
+
+    folder = rewritten(trained, tmp_path, damage)
+    with pytest.raises(RunError, match=r"does not fit its own configuration.*generator/1/W"):
+        _ = load_run(folder).generator
+    with pytest.raises(RunError, match=r"does not fit its own configuration.*generator/1/W"):
+        fastgan.resume(folder, {"epochs": 2})
+
+
+def test_a_folder_that_is_no_run_is_said(tmp_path):
+    with pytest.raises(RunError, match="There is no run at"):
+        load_run(tmp_path / "none")
+    with pytest.raises(RunError, match="holds no checkpoint"):
+        load_run(tmp_path)
+    (tmp_path / LATEST).write_bytes(b"something else")
+    with pytest.raises(RunError, match="is not a fastgan checkpoint"):
+        load_run(tmp_path)
+
+
+def folders(runs_dir, *names):
+    for name in names:
+        (runs_dir / name).mkdir(parents=True)
+
+
+def test_a_run_is_found_by_path_name_and_number_and_the_newest_by_nothing(tmp_path, monkeypatch):
+    folders(
+        tmp_path, "00001-digits-seed0", "00009-mnist-seed0", "00010-mnist-seed1", "mine", "99", "123456-digits-seed0"
+    )
+    (tmp_path / "00011-a-file").touch()
+    assert find_run(None, tmp_path).name == "123456-digits-seed0"
+    assert find_run("9", tmp_path).name == find_run("00009", tmp_path).name == "00009-mnist-seed0"
+    assert find_run("mine", tmp_path) == tmp_path / "mine"
+    assert find_run("00010-mnist-seed1", tmp_path) == tmp_path / "00010-mnist-seed1"
+    assert find_run(str(tmp_path / "mine"), "elsewhere") == tmp_path / "mine"
+    assert find_run("99", tmp_path) == tmp_path / "99"
+    monkeypatch.chdir(tmp_path)
+    folders(tmp_path, "1")
+    assert find_run("1", tmp_path).name == "00001-digits-seed0"
+    assert find_run("./1", tmp_path).name == "1"
+
+
+@pytest.mark.parametrize("name", ["4", "nothing", "²", "00002-digits-seed0"])
+def test_a_run_that_is_not_there_is_said(tmp_path, name):
+    folders(tmp_path, "00001-digits-seed0")
+    with pytest.raises(RunError, match=f"There is no run '{name}'"):
+        find_run(name, tmp_path)
+
+
+def test_no_run_at_all_is_said(tmp_path):
+    for place in (tmp_path, tmp_path / "none"):
+        with pytest.raises(RunError, match="train one with `fastgan train`"):
+            find_run(None, place)
+
+
+def test_folders_are_numbered_on(tmp_path):
+    place = tmp_path / "deep" / "runs"
+    assert new_run_folder(place, "mnist", 0).name == "00001-mnist-seed0"
+    assert new_run_folder(place, "mnist", 0).name == "00002-mnist-seed0"
+    folders(place, "00041-digits-seed2")
+    assert new_run_folder(place, "my data (1).npy", 2**64 - 1).name == f"00042-my-data-1-npy-seed{2**64 - 1}"
+    assert new_run_folder(place, "数", 1).name == "00043-data-seed1"
+
+
+def test_a_number_is_given_once_however_many_ask(tmp_path):
+    start = threading.Barrier(8)
+
+    def ask(seed):
+        start.wait()
+        return [new_run_folder(tmp_path, "digits", seed) for _ in range(5)]
+
+    with ThreadPoolExecutor(8) as executor:
+        made = [path for paths in executor.map(ask, range(8)) for path in paths]
+    numbers = [int(path.name[:5]) for path in made]
+    assert len(set(numbers)) == 40
+    assert all(path.is_dir() for path in made)
+    assert len(list(tmp_path.iterdir())) == 40
+
+
+def test_a_folder_of_ones_own_must_be_empty(tmp_path):
+    assert take_run_folder(tmp_path / "a" / "b").is_dir()
+    assert take_run_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    with pytest.raises(RunError, match="is not empty; give a new folder, or go on with the run in it by --resume"):
+        take_run_folder(tmp_path / "a")
+
+
+def test_a_place_where_no_folder_can_be_made_is_said(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="Cannot make a run's folder in"):
+        new_run_folder(tmp_path / "file" / "runs", "digits", 0)
+    with pytest.raises(RunError, match="Cannot make the run's folder"):
+        take_run_folder(tmp_path / "file")
+
+
+def test_json_is_written_for_people(tmp_path):
+    runs.write_json(tmp_path / "a.json", {"b": [1]})
+    assert (tmp_path / "a.json").read_text() == '{\n  "b": [\n    1\n  ]\n}\n'
