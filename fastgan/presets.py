@@ -24,7 +24,8 @@ def _mnist() -> Config:
 
 
 def _digits() -> Config:
-    # The MNIST recipe scaled to 64 pixels and 1,197 images.
+    # The MNIST recipe scaled to 64 pixels and 1,197 images. One thread: the products are so small that a second one only
+    # costs (18,000 images a second became 25,000 without it), and the bits are then the same whatever the machine's cores.
     return Config(
         preset="digits",
         dataset="digits",
@@ -39,7 +40,9 @@ def _digits() -> Config:
             LinearConfig(num_units=1, activation="sigmoid", irange=0.05, dropout_keep=0.5),
         ),
         noise_dim=50,
+        batch_size=50,
         epochs=500,
+        threads=1,
     )
 
 

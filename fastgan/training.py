@@ -330,11 +330,13 @@ class _Session:
         """Make steps up to ``target``; stop early after a look's time or when asked to."""
         started = time.perf_counter()
         until = started + _SECONDS_BETWEEN_LOOKS
-        self.trainer.device.repeat(
-            self.trainer.step,
-            target - self.step,
-            lambda: self.stop.is_set() or time.perf_counter() > until,
-        )
+        # Whatever overflows shows in the step's own flag, and is told in a sentence rather than by NumPy's warnings.
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.trainer.device.repeat(
+                self.trainer.step,
+                target - self.step,
+                lambda: self.stop.is_set() or time.perf_counter() > until,
+            )
         self.seconds += time.perf_counter() - started
 
     def _next_report(self, after: int | None = None) -> int:

@@ -1,10 +1,16 @@
 """Runs small enough to train in a blink, for the tests of everything around them."""
 
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
+from click.testing import CliRunner
 
 import fastgan
+from fastgan.cli import main
 from fastgan.training import Callback
 
 # Five steps an epoch on the digits' 1,197 rows. One thread, so that a busy machine is no slower and bits are the same.
@@ -64,3 +70,25 @@ def arrays_of(run):
     for name, array in run.loaded.arrays.items():
         assert np.isfinite(array).all(), name
     return run.loaded.arrays
+
+
+def invoke(*arguments, code=0):
+    """Run a command in this process; whatever it says must end as asked, without a traceback or escape codes."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    if not isinstance(result.exception, SystemExit | None):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    assert "\x1b" not in result.output
+    if code:
+        assert result.stderr, "a failure without a sentence"
+    return result
+
+
+def process(*arguments, prelude="", **options):
+    """Start a command in a process of its own, its streams in pipes."""
+    code = f"import sys\n{prelude}\nfrom fastgan.cli import main\nmain(prog_name='fastgan')"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)},
+    )
