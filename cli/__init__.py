@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import warnings
+from typing import Any
 
 import click
 
@@ -57,7 +59,7 @@ class LazyGroup(click.Group):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("always", FastganWarning)
-                warnings.showwarning = _show_warning  # type: ignore[assignment]
+                warnings.showwarning = _warnings_shown_by(warnings.showwarning)
                 return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("\nInterrupted.", err=True)
@@ -66,6 +68,13 @@ class LazyGroup(click.Group):
             raise click.UsageError(str(error)) from error
         except FastganError as error:
             raise click.ClickException(str(error)) from error
+        except MemoryError as error:
+            raise click.ClickException(f"There is not enough memory for this: {error}") from error
+        except OSError as error:
+            # A closed pipe, as after `| head`, is click's to deal with.
+            if error.errno == errno.EPIPE:
+                raise
+            raise click.ClickException(str(error)) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of commands without importing any of them."""
@@ -73,8 +82,16 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-def _show_warning(message: Warning | str, *_: object) -> None:
-    click.echo(f"Warning: {message}", err=True)
+def _warnings_shown_by(usual: Any) -> Any:
+    """Make a ``warnings.showwarning`` that shows the project's own warnings as a line, and others as usual."""
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> None:
+        if issubclass(category, FastganWarning):
+            click.echo(f"Warning: {message}", err=True)
+        else:
+            usual(message, category, *rest, **options)
+
+    return show
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -65,7 +65,7 @@ class DownloadProgress:
 
 @click.group("data")
 def command() -> None:
-    r"""List, fetch and verify data sets.
+    """List, fetch and verify data sets.
 
     \b
     A registered data set is looked for in this order:
@@ -75,7 +75,7 @@ def command() -> None:
     Each may hold the files itself, or a folder named after the data set that does.
 
     Your own images need no fetching: give the path of a .npy, .npz or .h5 file in place of a name.
-    """
+    """  # noqa: D301
 
 
 @command.command("list")
@@ -119,7 +119,7 @@ def list_() -> None:
 )
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def fetch(name: str, data_dir: Path | None, mirror: str | None, quiet: bool) -> None:
-    r"""Download the data set NAME, and print the folder that holds it.
+    """Download the data set NAME, and print the folder that holds it.
 
     Files that are there already are checked and kept. A download that was cut goes on where it ended, and a file gets
     its name only after the SHA-256 of its content has been found right.
@@ -127,7 +127,7 @@ def fetch(name: str, data_dir: Path | None, mirror: str | None, quiet: bool) -> 
     \b
       fastgan data fetch mnist
       fastgan data fetch fashion-mnist --data-dir ~/data
-    """
+    """  # noqa: D301
     from fastgan import datasets
 
     with DownloadProgress() as progress:

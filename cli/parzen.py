@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import TYPE_CHECKING
 
 import click
@@ -74,12 +73,14 @@ def command(
     from fastgan import datasets, scoring
     from fastgan.cli.data import DownloadProgress
 
-    sigmas = None
-    if sigma_range is not None:
-        try:
-            sigmas = scoring.sigma_grid(*sigma_range)
-        except ValueError as error:
-            raise click.BadParameter(str(error), param_hint="'--sigma-range'") from error
+    try:
+        sigmas = None if sigma_range is None else scoring.sigma_grid(*sigma_range)
+        if sigma is not None:
+            scoring.check_sigma(sigma)
+    except ValueError as error:
+        raise click.BadParameter(
+            str(error), param_hint="'--sigma'" if sigma_range is None else "'--sigma-range'"
+        ) from error
     if samples is not None:
         assert dataset is not None
         with DownloadProgress() as download:
@@ -137,9 +138,6 @@ def _check_together(
     ):
         if both:
             raise click.UsageError(f"{left} and {right} exclude each other; give one of them.")
-    # click's own range lets NaN pass.
-    if sigma is not None and not 0 < sigma < math.inf:
-        raise click.BadParameter(f"{sigma} is not a finite number above 0.", param_hint="'--sigma'")
     if samples is not None and dataset is None:
         raise click.UsageError("--samples needs --dataset: what are the samples to be scored against?")
 

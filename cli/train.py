@@ -57,7 +57,9 @@ _POSITIVE = click.IntRange(min=1)
     "--epochs", type=_POSITIVE, help="How long to train, in epochs of the training data.  [default: the preset's]"
 )
 @click.option("--steps", type=_POSITIVE, help="How long to train, in steps, in place of --epochs.")
-@click.option("--batch-size", type=_POSITIVE, help="Rows of data, and of noise, in a minibatch.  [default: 100]")
+@click.option(
+    "--batch-size", type=_POSITIVE, help="Rows of data, and of noise, in a minibatch.  [default: the preset's]"
+)
 @click.option(
     "--d-steps",
     type=_POSITIVE,
@@ -75,7 +77,7 @@ _POSITIVE = click.IntRange(min=1)
     help="G maximises log D(G(z)), or minimises log(1 - D(G(z))).  [default: non-saturating]",
 )
 @click.option("--noise", type=click.Choice(["uniform", "normal"]), help="Distribution of z.  [default: uniform]")
-@click.option("--learning-rate", type=click.FloatRange(min=0), help="Of the first update.  [default: 0.1]")
+@click.option("--learning-rate", type=click.FloatRange(min=0), help="Of the first update.  [default: the preset's]")
 @click.option("--seed", type=SEED, help="Key of all randomness.  [default: 0]")
 @click.option("--backend", type=BACKENDS, help="What computes; auto takes the fastest that runs here.  [default: auto]")
 @click.option("--device", type=click.IntRange(min=0), metavar="N", help="Number of the GPU.  [default: 0]")
@@ -83,7 +85,10 @@ _POSITIVE = click.IntRange(min=1)
     "--precision", type=click.Choice(["float32", "tf32"]), help="Arithmetic of the products.  [default: float32]"
 )
 @click.option(
-    "--threads", type=_POSITIVE, metavar="N", help="CPU threads.  [default: the cores that the process may use]"
+    "--threads",
+    type=_POSITIVE,
+    metavar="N",
+    help="CPU threads.  [default: the preset's, else the cores that the process may use]",
 )
 @runs_option
 @click.option(
@@ -191,7 +196,8 @@ def _parse(assignments: tuple[str, ...]) -> dict[str, Any]:
             raise click.BadParameter(f"{assignment!r} must be NAME=VALUE", param_hint="'--set'")
         try:
             changes[name.strip()] = json.loads(value)
-        except json.JSONDecodeError:
+        except ValueError:
+            # Not JSON, or a number of more digits than Python reads.
             changes[name.strip()] = value
     return changes
 

@@ -22,6 +22,8 @@ from fastgan.kernels import parzen as parzen_kernel
 from fastgan.kernels.common.backends import resolve
 
 NUM_SAMPLES = 10_000
+# Beyond these the square of sigma, or of its inverse, leaves float64's range.
+_MIN_SIGMA, _MAX_SIGMA = 1e-100, 1e100
 
 
 def sigma_grid(low: float = 0.1, high: float = 1.0, count: int = 10) -> NDArray[np.float64]:
@@ -30,7 +32,7 @@ def sigma_grid(low: float = 0.1, high: float = 1.0, count: int = 10) -> NDArray[
     Parameters
     ----------
     low, high : float
-        First and last, 0 < low <= high.
+        First and last, 1e-100 <= low <= high <= 1e100.
     count : int
         How many, 1 or more.
 
@@ -43,9 +45,18 @@ def sigma_grid(low: float = 0.1, high: float = 1.0, count: int = 10) -> NDArray[
     >>> [round(float(sigma), 3) for sigma in sigma_grid()]
     [0.1, 0.129, 0.167, 0.215, 0.278, 0.359, 0.464, 0.599, 0.774, 1.0]
     """
-    if not 0 < low <= high < np.inf or count < 1:
-        raise ValueError(f"low is {low}, high {high} and count {count}; 0 < low <= high and count >= 1 are needed")
+    if not _MIN_SIGMA <= low <= high <= _MAX_SIGMA or count < 1:
+        raise ValueError(
+            f"low is {low}, high {high} and count {count}; "
+            f"{_MIN_SIGMA} <= low <= high <= {_MAX_SIGMA} and count >= 1 are needed"
+        )
     return np.geomspace(low, high, count)
+
+
+def check_sigma(sigma: float) -> None:
+    """Refuse with a ``ValueError`` what no window can have for its standard deviation."""
+    if not _MIN_SIGMA <= sigma <= _MAX_SIGMA:
+        raise ValueError(f"sigma is {sigma}; it must lie between {_MIN_SIGMA} and {_MAX_SIGMA}")
 
 
 @dataclass(frozen=True)
@@ -114,9 +125,9 @@ def parzen(
     data_dir : str, optional
         Where the data set is looked for.
     sigma : float, optional
-        The window's standard deviation, > 0; without it, it is chosen from ``sigmas`` on validation data.
+        The window's standard deviation, 1e-100 to 1e100; without it, it is chosen from ``sigmas`` on validation data.
     sigmas : (S,) float64, optional
-        The sigmas to choose from; by default the paper's grid.
+        The sigmas to choose from, each in the same range; by default the paper's grid.
     split : str
         The split to score.
     progress : callable, optional
@@ -133,7 +144,7 @@ def parzen(
     DataError
         The samples do not fit the data, or hold NaN or infinity.
     ValueError
-        Both ``sigma`` and ``sigmas`` are given, or one is not above 0.
+        Both ``sigma`` and ``sigmas`` are given, or one is out of its range.
 
     Examples
     --------
@@ -146,6 +157,8 @@ def parzen(
     """
     if sigma is not None and sigmas is not None:
         raise ValueError("sigma and sigmas are both given; give one of them")
+    for value in (sigma,) if sigma is not None else () if sigmas is None else sigmas:
+        check_sigma(value)
     started = time.perf_counter()
     if isinstance(dataset, str):
         dataset = datasets.load(dataset, data_dir=data_dir)

@@ -66,6 +66,16 @@ def test_sigma_is_chosen_from_the_grid_that_is_given(small, samples):
     assert score.sigma == sigmas[np.argmax(score.validation_log_likelihood)]
 
 
+@pytest.mark.parametrize("sigma", [1e-100, 1e100])
+def test_the_narrowest_and_the_widest_window_give_numbers(small, sigma):
+    # Rows of the data themselves, so that one distance of each is zero.
+    samples = small.splits["test"].as_float32()
+    score = parzen(samples, small, sigma=sigma)
+    wanted = direct(samples, samples, sigma).mean()
+    assert np.isfinite(score.log_likelihood)
+    assert score.log_likelihood == pytest.approx(wanted, rel=1e-10)
+
+
 def test_any_split_can_be_scored(small, samples):
     score = parzen(samples, small, sigma=0.3, split="train")
     wanted = direct(small.splits["train"].as_float32(), samples, 0.3).mean()
@@ -153,7 +163,7 @@ def test_sigma_and_sigmas_exclude_each_other(small, samples):
         parzen(samples, small, sigma=0.2, sigmas=sigma_grid())
 
 
-@pytest.mark.parametrize("sigma", [0.0, -1.0, np.nan, np.inf])
+@pytest.mark.parametrize("sigma", [0.0, -1.0, np.nan, np.inf, 1e-200, 1e200])
 def test_a_sigma_that_is_none_is_refused(small, samples, sigma):
     with pytest.raises(ValueError, match="sigma"):
         parzen(samples, small, sigma=sigma)
@@ -179,8 +189,16 @@ def test_progress_counts_every_query_once_and_in_order(small, samples):
 def test_the_grid_is_the_papers():
     np.testing.assert_allclose(sigma_grid(), np.logspace(-1, 0, 10), rtol=1e-14)
     np.testing.assert_allclose(sigma_grid(0.2, 0.2, 1), [0.2])
-    for wrong in ((0.0, 1.0, 3), (-1.0, 1.0, 3), (1.0, 0.5, 3), (0.1, np.inf, 3), (np.nan, 1.0, 3), (0.1, 1.0, 0)):
-        with pytest.raises(ValueError, match="0 < low <= high and count >= 1"):
+    for wrong in (
+        (0.0, 1.0, 3),
+        (1e-200, 1.0, 3),
+        (-1.0, 1.0, 3),
+        (1.0, 0.5, 3),
+        (0.1, np.inf, 3),
+        (np.nan, 1.0, 3),
+        (0.1, 1.0, 0),
+    ):
+        with pytest.raises(ValueError, match=r"low <= high <= 1e\+100 and count >= 1"):
             sigma_grid(*wrong)
 
 

@@ -254,6 +254,16 @@ def test_metrics_and_grids_after_the_checkpoint_are_dropped(tmp_path):
     assert_same_bits(arrays_of(resumed), arrays_of(whole))
 
 
+def test_a_resumed_run_shows_nothing_that_it_has_not_reached(tmp_path):
+    path = tmp_path / "crashed"
+    with pytest.raises(KeyError):
+        fastgan.train(TINY.replace({"epochs": 2}), run_dir=path, callbacks=[Crash(10)])
+    stop = threading.Event()
+    stop.set()
+    assert fastgan.resume(path, stop=stop).step == 0
+    assert (lines_of(path), grids_of(path)) == ([], [0])
+
+
 class Crash(Callback):
     def __init__(self, step):
         self.step = step
@@ -319,6 +329,11 @@ def test_a_poisoned_weight_stops_training_and_the_last_good_checkpoint_stands(tm
     # And it goes on from there as if nothing had been.
     whole = fastgan.train(TINY, run_dir=tmp_path / "whole")
     assert_same_bits(arrays_of(fastgan.resume(path)), arrays_of(whole))
+
+
+def test_a_loss_that_is_nan_stops_training_at_its_update(tmp_path):
+    with pytest.raises(NonFiniteError, match=r"^The loss of update 3 is NaN or infinite.*checkpoint of step 0 in"):
+        fastgan.train(TINY.replace({"epochs": 10000}), run_dir=tmp_path / "run", callbacks=[Poison(3)])
 
 
 def test_a_nan_that_no_loss_shows_is_not_saved(tmp_path):

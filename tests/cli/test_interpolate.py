@@ -1,10 +1,7 @@
-import io
-
 import numpy as np
 import pytest
-from PIL import Image
 
-from tests.runs_for_tests import invoke
+from tests.runs_for_tests import invoke, pixels_of
 
 
 def test_the_ends_of_a_line_are_samples(runs, run, tmp_path):
@@ -29,11 +26,11 @@ def test_the_picture_has_a_line_a_row(runs, tmp_path):
     sizes = []
     for rows, columns in ((6, 10), (2, 10), (6, 2)):
         invoke("interpolate", "--rows", rows, "--columns", columns, "--out", tmp_path / "a.png")
-        sizes.append(Image.open(io.BytesIO((tmp_path / "a.png").read_bytes())).size)
-    assert sizes[0][0] == sizes[1][0] > sizes[2][0]
-    assert sizes[0][1] == sizes[2][1] > sizes[1][1]
+        sizes.append(pixels_of(tmp_path / "a.png").shape)
+    assert sizes[0][1] == sizes[1][1] > sizes[2][1]
+    assert sizes[0][0] == sizes[2][0] > sizes[1][0]
     invoke("interpolate", "--out", tmp_path / "b.png")
-    assert Image.open(tmp_path / "b.png").size == sizes[0]
+    assert pixels_of(tmp_path / "b.png").shape == sizes[0]
 
 
 @pytest.mark.parametrize("arguments", [("--columns", "1"), ("--rows", "0"), ("--seed", "-1"), ("--out", "a.jpg")])

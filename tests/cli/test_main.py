@@ -9,7 +9,7 @@ import pytest
 import fastgan
 from fastgan.cli import COMMANDS, main
 from fastgan.errors import FastganWarning
-from tests.runs_for_tests import invoke, process
+from tests.runs_for_tests import environment, invoke, process
 
 
 def leaves(command, path=()):
@@ -49,8 +49,8 @@ def test_every_option_is_in_the_help_and_explained(path, command):
             assert parameter.name.upper() in output
 
 
-@pytest.mark.parametrize(("path", "command"), ALL)
-def test_help_fits_a_hundred_columns_and_keeps_no_marks(path, command):
+@pytest.mark.parametrize("path", [(), *((name,) for name in COMMANDS), ("data", "fetch"), ("data", "verify")])
+def test_the_marks_of_paragraphs_do_not_show_in_the_help(path):
     output = invoke(*path, "--help").stdout
     assert "\b" not in output
     assert "\\b" not in output
@@ -62,7 +62,7 @@ def test_help_does_not_import_numpy():
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         "print([name for name in ('numpy', 'scipy', 'numba', 'h5py', 'PIL') if name in sys.modules], file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment())
     assert "Usage" in done.stdout
     assert done.stderr == "[]\n"
 
@@ -108,6 +108,28 @@ def test_a_warning_is_one_line_on_stderr(monkeypatch):
     monkeypatch.setattr("fastgan.training.versions", warn)
     result = invoke("info")
     assert result.stderr == "Warning: mind the step\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(28, "No space left on device"), "Error: [Errno 28] No space left on device"),
+        (MemoryError("Unable to allocate 171 GiB"), "Error: There is not enough memory for this: Unable to allocate"),
+    ],
+)
+def test_what_the_system_refuses_is_a_sentence(monkeypatch, error, sentence):
+    def refuse():
+        raise error
+
+    monkeypatch.setattr("fastgan.training.versions", refuse)
+    assert invoke("info", code=1).stderr.startswith(sentence)
+
+
+def test_other_warnings_are_shown_as_ever(monkeypatch, recwarn):
+    warnings.simplefilter("always")
+    monkeypatch.setattr("fastgan.training.versions", lambda: warnings.warn("other", RuntimeWarning, stacklevel=2) or {})
+    assert invoke("info").stderr == ""
+    assert [str(warning.message) for warning in recwarn] == ["other"]
 
 
 def test_ctrl_c_ends_any_command_with_130(monkeypatch):
