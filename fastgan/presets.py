@@ -24,8 +24,8 @@ def _mnist() -> Config:
 
 
 def _digits() -> Config:
-    # The MNIST recipe scaled to 64 pixels and 1,197 images. One thread: the products are so small that a second one only
-    # costs (19,000 images a second with it, 25,000 without), and the bits are then the same whatever the machine's cores.
+    # The MNIST recipe scaled to 64 pixels and 1,197 images. One thread: the products are so small that a second one
+    # only costs (19,000 images a second with it, 25,000 without), and the bits no longer depend on the number of cores.
     return Config(
         preset="digits",
         dataset="digits",

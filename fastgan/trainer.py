@@ -17,6 +17,8 @@ rows j·B … (j+2)·B-1, data first, without a copy. The simultaneous update ha
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,8 +46,16 @@ def learning_rates(config: Config, num_updates: int) -> NDArray[np.float32]:
 
     Returns
     -------
-    (num_updates,) float32
+    (T,) float32
+        T is ``num_updates``, or less where the least rate is reached before: the last one holds ever after.
     """
+    if config.learning_rate <= config.min_learning_rate:
+        num_updates = 1
+    elif config.learning_rate_decay > 1 and config.min_learning_rate > 0:
+        fall = math.log(config.learning_rate / config.min_learning_rate)
+        num_updates = min(num_updates, math.ceil(fall / math.log(config.learning_rate_decay)) + 1)
+    elif config.learning_rate_decay == 1:
+        num_updates = 1
     t = np.arange(num_updates, dtype=np.float64)
     # By way of the logarithm, since decay^t leaves float64's range long before the quotient does.
     rates = config.learning_rate * np.exp(-t * np.log(config.learning_rate_decay))
@@ -143,8 +153,8 @@ class Trainer:
         self._g_scale = device.empty((B,), dtype)
 
     def set_num_updates(self, num_updates: int) -> None:
-        """Tabulate the rates for so many updates; those that were there stay as they are."""
-        self._learning_rates = self.device.upload(learning_rates(self.config, num_updates))
+        """Tabulate the rates for so many updates, and the one after them, which the state holds when they are done."""
+        self._learning_rates = self.device.upload(learning_rates(self.config, num_updates + 1))
         step.set_rates(self.state, self._learning_rates, self._momenta, backend=self.device.backend)
 
     def step(self) -> None:

@@ -296,7 +296,7 @@ class _Session:
         """Go on where a checkpoint left off; what was reported after it is dropped, as it will be reported again."""
         record = loaded.record
         self.history, self.seconds, self.reported = record["history"], record["seconds"], record["reported"]
-        self.best, self.origin = record["best"], record["origin"]
+        self.best, self.origin = record["best"], record.get("origin", self.origin)
         self._saved_step = self.step
         self._write_config()
         lines = "".join(json.dumps(line) + "\n" for line in self.history)

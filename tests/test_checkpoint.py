@@ -160,7 +160,7 @@ def test_previous_is_the_one_before(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == [PREVIOUS, LATEST]
 
 
-@pytest.mark.parametrize("damage", [b"", b"\0" * 9000, "cut", "flip"])
+@pytest.mark.parametrize("damage", [b"", b"\0" * 9000, b"fastgan checkpoint\nform", "cut", "flip"])
 def test_a_damaged_latest_gives_way_to_the_one_before_with_a_warning(tmp_path, damage):
     save(tmp_path, made(1))
     save(tmp_path, made(2))

@@ -167,7 +167,10 @@ def test_rates_and_momenta():
     # Halved after ln 2 / ln 1.000004 = 173,287 updates; the floor, 1e-6, is reached after 2,878,237.
     assert rates[173_287] == pytest.approx(0.05, rel=1e-5)
     assert rates[2_878_200] > np.float32(1e-6)
-    assert rates[2_878_300] == rates[-1] == np.float32(1e-6)
+    # The table ends with the floor, which holds ever after.
+    assert len(rates) < 2_878_300
+    assert rates[-1] == np.float32(1e-6)
+    assert rates[-2] > rates[-1]
     table = momenta(config)
     assert len(table) == 250
     assert (table[0], table[-1]) == (np.float32(0.5), np.float32(0.7))

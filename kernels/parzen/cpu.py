@@ -18,7 +18,7 @@ from fastgan.kernels.common.arrays import Array
 from fastgan.kernels.common.blas import gemm
 
 # A tile of products is 8 MB: it stays in the last cache between BLAS and the loop, while a row of it, and the distances
-# made from it, stay in the first. Samples are centred again for each tile of queries: few times, so that it costs little.
+# made from it, stay in the first. Samples are centred again for each tile of queries: seldom, so that it costs little.
 _QUERIES_A_TILE = 2048
 _SAMPLES_A_TILE = 1024
 _MAX_ERROR = 0.01
