@@ -30,7 +30,7 @@ def rewritten(trained, folder, change):
 def test_a_run_is_read_as_it_was_trained(trained):
     run = load_run(trained.path)
     assert run.path == trained.path
-    assert run.config == trained.config == TINY.replace({"backend": "reference"})
+    assert run.config == trained.config == TINY.replace({"backend": "cpu"})
     assert (run.step, run.image_shape) == (5, (1, 8, 8))
     assert run.history == trained.history
     assert run.data["rows"] == {"train": 1197, "valid": 300, "test": 300}

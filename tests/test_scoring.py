@@ -107,7 +107,7 @@ def test_the_json_object_has_exactly_these_fields(small, samples):
             "backend",
             "seconds",
         ]
-        assert fields["backend"] == "reference"
+        assert fields["backend"] == "cpu"
         assert fields["seconds"] > 0
 
 

@@ -177,7 +177,7 @@ def test_config_json_says_what_was_run_and_where(finished):
     assert fastgan.Config.from_json(record["config"]) == finished.config
     assert record["config"]["seed"] == 3
     # What was chosen is recorded, not what was left open.
-    assert (record["config"]["backend"], record["config"]["threads"]) == ("reference", 1)
+    assert (record["config"]["backend"], record["config"]["threads"]) == ("cpu", 1)
     assert record["data"]["rows"] == {"train": 1197, "valid": 300, "test": 300}
     assert re.fullmatch("[0-9a-f]{64}", next(iter(record["data"]["digests"].values())))
     assert {"fastgan", "python", "numpy", "scipy", "numba", "h5py"} <= record["versions"].keys()

@@ -14,7 +14,7 @@ from fastgan.errors import BackendError
 FILES: Final = {"reference": "reference", "cpu": "cpu", "cupy": "cupy_raw", "numba-cuda": "numba_cuda"}
 NAMES: Final = ("auto", "cupy", "numba-cuda", "cpu", "reference")
 # What has landed. A backend joins when its files stand in every operation's folder.
-LANDED: Final = ("reference",)
+LANDED: Final = ("cpu", "reference")
 
 
 @cache
@@ -41,10 +41,12 @@ def resolve(name: str = "auto") -> str:
     if name not in NAMES:
         raise ValueError(f"backend is {name!r}; it must be one of {', '.join(NAMES)}")
     if name == "auto":
-        return "reference"
+        # The fastest that has landed. The reference is slow: it is taken by its name only, never as a way out.
+        name = "cpu"
     reason = why_not(name)
     if reason:
-        raise BackendError(f"The backend {name} cannot run here: {reason}; use --backend auto or reference")
+        other = "reference" if name == "cpu" else "auto"
+        raise BackendError(f"The backend {name} cannot run here: {reason}; use --backend {other}")
     return name
 
 
@@ -52,6 +54,12 @@ def why_not(name: str) -> str | None:
     """Say why a backend cannot run here, or None where it can."""
     if name not in LANDED:
         return f"fastgan has no {name} kernels yet"
+    if name == "cpu":
+        try:
+            importlib.import_module("numba")
+        except Exception as error:
+            # Numba raises what it meets: no package, a NumPy too new for it, a processor that LLVM does not know.
+            return f"Numba cannot be imported ({' '.join(str(error).split()) or type(error).__name__})"
     return None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastgan.errors import BackendError
-from fastgan.kernels.common.arrays import Array
+from fastgan.kernels.common.arrays import Array, aligned_empty
 from fastgan.kernels.common.backends import resolve
 
 
@@ -34,7 +34,7 @@ class HostDevice:
 
     def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
         """Make an array whose content is undefined."""
-        return np.empty(shape, dtype)
+        return aligned_empty(shape, dtype)
 
     def upload(self, array: Array) -> Array:
         """Bring an array of the host here; on the host that is the array itself."""

@@ -9,7 +9,7 @@ def test_versions_and_backends_are_shown_with_the_reason_of_those_that_do_not_ru
     assert lines[0].split() == ["fastgan", fastgan.__version__]
     shown = {line.split()[0]: line for line in lines}
     assert {"python", "numpy", "scipy", "numba", "h5py", "system"} <= shown.keys()
-    assert shown["reference"].endswith("runs here, and is what auto takes")
+    assert shown["cpu"].endswith("runs here, and is what auto takes")
     for name in ("cupy", "numba-cuda", "cpu"):
         assert "runs here" in shown[name] or "does not run here: " in shown[name]
 

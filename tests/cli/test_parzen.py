@@ -16,7 +16,7 @@ def test_the_score_is_the_librarys(runs, run):
         f"{score.log_likelihood:.2f} ± {score.standard_error:.2f} nats: digits test data under 50 samples, "
         f"sigma {score.sigma:.4g}\n"
     )
-    assert result.stderr == "0 s with reference\n"
+    assert result.stderr == "0 s with cpu\n"
     assert invoke("parzen", *FEW, "--seed", "2", "--quiet").stderr == ""
 
 
@@ -71,7 +71,7 @@ def test_json_is_one_object_of_known_fields(runs):
         "digits",
         "test",
         50,
-        "reference",
+        "cpu",
     )
     assert len(fields["sigma_grid"]) == len(fields["validation_log_likelihood"]) == 10
     assert fields["sigma"] in fields["sigma_grid"]

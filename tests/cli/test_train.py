@@ -37,7 +37,7 @@ def test_stdout_is_the_runs_folder_and_stderr_a_line_a_report():
     result = invoke(*TRAIN, "--epochs", "6")
     assert result.stdout == "runs/00001-digits-seed3\n"
     first, *reports = result.stderr.splitlines()
-    assert first == "runs/00001-digits-seed3: steps 0 to 30 with reference, 1 threads"
+    assert first == "runs/00001-digits-seed3: steps 0 to 30 with cpu, 1 threads"
     assert [line.split()[:2] for line in reports] == [["epoch", "1"], ["epoch", "2"], ["epoch", "5"], ["epoch", "6"]]
     assert re.fullmatch(
         r"epoch 6  step 30  D loss 0\.\d{4}  G loss 0\.\d{4}  "
@@ -148,7 +148,7 @@ def test_what_dry_run_prints_can_be_trained():
     config = TINY.replace({"steps": 3, "epochs": fastgan.preset("digits").epochs})
     assert dry("--config", "config.json") == config
     invoke("train", "--config", "config.json")
-    assert fastgan.load_run("runs/00001-digits-seed3").config == config.replace({"backend": "reference"})
+    assert fastgan.load_run("runs/00001-digits-seed3").config == config.replace({"backend": "cpu"})
 
 
 def test_a_runs_config_json_runs_it_again(finished, runs_dir):
@@ -272,7 +272,7 @@ def test_what_a_file_data_or_a_device_shows_to_be_wrong_exits_with_1(arguments, 
 def test_a_run_goes_on_and_equals_one_that_never_stopped(finished, runs_dir):
     result = invoke("train", "--resume", finished, "--epochs", "2")
     assert result.stdout == f"{finished}\n"
-    assert result.stderr.splitlines()[0] == f"{finished}: steps 5 to 10 with reference, 1 threads"
+    assert result.stderr.splitlines()[0] == f"{finished}: steps 5 to 10 with cpu, 1 threads"
     invoke(*TRAIN, "--epochs", "2", "--run-dir", "whole")
     assert_same_bits(arrays_of(fastgan.load_run(finished)), arrays_of(fastgan.load_run("whole")))
 

@@ -1,0 +1,206 @@
+"""A layer of linear units: BLAS for the products, and one compiled pass before or after each."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fastgan.kernels.common.arrays import Array, Rate, Workspace
+from fastgan.kernels.common.blas import gemm
+from fastgan.kernels.common.loops import inlined, loop, prange
+from fastgan.kernels.dropout import Dropout
+from fastgan.kernels.dropout import cpu as dropout_cpu
+from fastgan.kernels.sgd import cpu as sgd_cpu
+
+_CODES = {"identity": 0, "relu": 1, "sigmoid": 2}
+# Columns that one thread takes at a time where sums over the batch are taken: a row's piece is a few cache lines.
+_COLUMNS = 128
+_WITHOUT_SCALE = {dtype: np.empty(0, dtype) for dtype in (np.dtype(np.float32), np.dtype(np.float64))}
+
+
+def forward(
+    x_BI: Array, W_IO: Array, b_O: Array, activation: str, dropout: Dropout | None, out: Array, workspace: Workspace
+) -> None:
+    """Write y = f(dropout(x) W + b) into ``out``."""
+    gemm(dropped(x_BI, dropout, workspace), W_IO, out)
+    if activation == "sigmoid":
+        sigmoid = _add_bias_sigmoid_float32 if out.itemsize == 4 else _add_bias_sigmoid
+        sigmoid(out, b_O, size=8 * out.size)
+    else:
+        _add_bias(out, b_O, activation == "relu", size=out.size)
+
+
+def backward_input(
+    dy_BO: Array,
+    y_BO: Array,
+    W_IO: Array,
+    activation: str,
+    dropout: Dropout | None,
+    row_scale_B: Array | None,
+    out: Array,
+    workspace: Workspace,
+) -> None:
+    """Write dx into ``out``."""
+    dz_BO = dy_BO
+    if activation != "identity" or row_scale_B is not None:
+        dz_BO, _ = _dz_and_db(dy_BO, y_BO, activation, row_scale_B, workspace)
+    gemm(dz_BO, W_IO.T, out)
+    if dropout is not None:
+        dropout_cpu.apply_again(out, dropout, out)
+
+
+def backward_weights(
+    x_BI: Array,
+    dy_BO: Array,
+    y_BO: Array,
+    activation: str,
+    dropout: Dropout | None,
+    row_scale_B: Array | None,
+    dW_IO: Array,
+    db_O: Array,
+    workspace: Workspace,
+) -> None:
+    """Write dW and db."""
+    dz_BO, _ = _dz_and_db(dy_BO, y_BO, activation, row_scale_B, workspace, db_O)
+    gemm(dropped(x_BI, dropout, workspace).T, dz_BO, dW_IO)
+
+
+def backward_update(
+    x_BI: Array,
+    dy_BO: Array,
+    y_BO: Array,
+    activation: str,
+    W_IO: Array,
+    b_O: Array,
+    vW_IO: Array,
+    vb_O: Array,
+    learning_rate: Rate,
+    momentum: Rate,
+    max_col_norm: float | None,
+    dropout: Dropout | None,
+    row_scale_B: Array | None,
+    skip: Array | None,
+    workspace: Workspace,
+) -> None:
+    """Update W, b and their velocities in place."""
+    if skip is not None and skip[0]:
+        return
+    dz_BO, db_O = _dz_and_db(dy_BO, y_BO, activation, row_scale_B, workspace)
+    x_BI = dropped(x_BI, dropout, workspace)
+    sgd_cpu.update_from_product(x_BI, dz_BO, W_IO, vW_IO, learning_rate, momentum, max_col_norm)
+    sgd_cpu.update(b_O, vb_O, db_O, learning_rate, momentum, None, None)
+
+
+def dropped(x_BI: Array, dropout: Dropout | None, workspace: Workspace) -> Array:
+    """Give the input after its dropout."""
+    if dropout is None:
+        return x_BI
+    dropped_BI = workspace.array("dropped", x_BI.shape, x_BI.dtype)
+    dropout_cpu.apply(x_BI, dropout, dropped_BI)
+    return dropped_BI
+
+
+def scale_or_none(row_scale_B: Array | None, dtype: np.dtype[Any]) -> Array:
+    """Give the factors of the rows, or an empty array where there are none: loops are compiled for arrays."""
+    return _WITHOUT_SCALE[dtype] if row_scale_B is None else row_scale_B
+
+
+def _dz_and_db(
+    dy_BO: Array,
+    y_BO: Array,
+    activation: str,
+    row_scale_B: Array | None,
+    workspace: Workspace,
+    db_O: Array | None = None,
+) -> tuple[Array, Array]:
+    """Carry dy through the activation, row_scale · dy · f', and sum it over the batch, in one pass."""
+    dz_BO = workspace.array("dz", dy_BO.shape, dy_BO.dtype)
+    if db_O is None:
+        db_O = workspace.array("db", dy_BO.shape[1:], dy_BO.dtype)
+    scale_B = scale_or_none(row_scale_B, dy_BO.dtype)
+    _through_activation(dy_BO, y_BO, scale_B, _CODES[activation], dz_BO, db_O, size=dz_BO.size)
+    return dz_BO, db_O
+
+
+@loop
+def _add_bias(z: Any, b: Any, is_relu: Any) -> None:
+    for row in prange(z.shape[0]):
+        z_O = z[row]
+        if is_relu:
+            for o in range(z.shape[1]):
+                value = z_O[o] + b[o]
+                # Asked this way round a NaN stays.
+                z_O[o] = z.dtype.type(0) if value <= 0 else value
+        else:
+            for o in range(z.shape[1]):
+                z_O[o] += b[o]
+
+
+@loop
+def _add_bias_sigmoid(z: Any, b: Any) -> None:
+    one = z.dtype.type(1)
+    for row in prange(z.shape[0]):
+        for o in range(z.shape[1]):
+            z[row, o] = one / (one + math.exp(-(z[row, o] + b[o])))
+
+
+@loop
+def _add_bias_sigmoid_float32(z: Any, b: Any) -> None:
+    one = np.float32(1)
+    for row in prange(z.shape[0]):
+        z_O = z[row]
+        for o in range(z.shape[1]):
+            z_O[o] = one / (one + _exp_float32(-(z_O[o] + b[o])))
+
+
+@inlined
+def _exp_float32(x: Any) -> Any:
+    """Compute exp(x) to about one rounding; above 88 it is exp(88), below -87 exp(-87), of NaN it is NaN.
+
+    Numba calls the C library's for one element at a time; this one LLVM vectorises (20 times as fast). Cody and
+    Waite's reduction x = n ln 2 + r, and Cephes' polynomial.
+    """
+    x = np.float32(88) if x > np.float32(88) else x
+    x = np.float32(-87) if x < np.float32(-87) else x
+    # Adding 1.5 · 2^23 rounds to an integer and leaves it in the low bits: no conversion, which NaN has none.
+    shifted = x * np.float32(1.44269504088896341) + np.float32(12582912)
+    n = shifted - np.float32(12582912)
+    r = (x - n * np.float32(0.693359375)) - n * np.float32(-2.12194440e-4)
+    p = np.float32(1.9875691500e-4) * r + np.float32(1.3981999507e-3)
+    p = p * r + np.float32(8.3334519073e-3)
+    p = p * r + np.float32(4.1665795894e-2)
+    p = p * r + np.float32(1.6666665459e-1)
+    p = p * r + np.float32(5.0000001201e-1)
+    p = p * (r * r) + r + np.float32(1)
+    bits = np.int32(np.float32(shifted).view(np.int32) << np.int32(23)) + np.int32(0x3F800000)
+    two_to_n = np.int32(bits).view(np.float32)
+    return p * two_to_n
+
+
+@loop
+def _through_activation(dy: Any, y: Any, scale: Any, code: Any, dz: Any, db: Any) -> None:
+    zero, one = dy.dtype.type(0), dy.dtype.type(1)
+    num_rows, num_columns = dy.shape
+    # Threads share columns, and each sums its own row by row: the same sums for any number of threads.
+    for block in prange(-(-num_columns // _COLUMNS)):
+        first, last = block * _COLUMNS, min((block + 1) * _COLUMNS, num_columns)
+        # In float64, as a long column summed in order in float32 is several times as wrong as NumPy's sum of it.
+        sums = np.zeros(last - first, np.float64)
+        for row in range(num_rows):
+            dy_O, y_O, dz_O = dy[row, first:last], y[row, first:last], dz[row, first:last]
+            factor = scale[row] if scale.shape[0] > 0 else one
+            if code == 2:
+                for o in range(last - first):
+                    dz_O[o] = (one - y_O[o]) * y_O[o] * dy_O[o] * factor
+            elif code == 1:
+                for o in range(last - first):
+                    dz_O[o] = dy_O[o] * (one if y_O[o] > zero else zero) * factor
+            else:
+                for o in range(last - first):
+                    dz_O[o] = dy_O[o] * factor
+            for o in range(last - first):
+                sums[o] += np.float64(dz_O[o])
+        for o in range(last - first):
+            db[first + o] = sums[o]
