@@ -1,4 +1,4 @@
-"""``python -m bench``: list the comparisons, run them, or make the tables of the documentation from their results."""
+"""``python -m bench``: list the comparisons, run them, or make the documentation's tables and plots of them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from bench import harness
+from bench import harness, plots
 from fastgan.errors import FastganError
 from fastgan.files import write_atomically
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.argument("names", nargs=-1, metavar="[NAME... | all | tables]")
+@click.argument("names", nargs=-1, metavar="[NAME... | all | tables | plots]")
 @click.option("--quick", "budget", flag_value="quick", default="quick", help="Few cases, few repeats (the default).")
 @click.option("--full", "budget", flag_value="full", help="All cases, many repeats: what the documentation shows.")
 @click.option("--min-repeats", type=click.IntRange(min=1), help="At least so many repeats of every case.")
@@ -30,6 +30,13 @@ from fastgan.files import write_atomically
     default=harness.DOCUMENT,
     help="With `tables`: the page whose tables are made anew.  [default: docs/results.md]",
 )
+@click.option(
+    "--plots",
+    "plots_folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=plots.PLOTS,
+    help="With `plots`: the folder of the PNG files.  [default: docs/plots]",
+)
 @click.option("--check", is_flag=True, help="With `tables`: change nothing, and fail where a table is not up to date.")
 def main(
     names: tuple[str, ...],
@@ -38,6 +45,7 @@ def main(
     seconds: float | None,
     out: Path,
     document: Path,
+    plots_folder: Path,
     check: bool,
 ) -> None:
     r"""Run comparisons: each is verified, then timed, then written to a CSV file under bench/results.
@@ -47,10 +55,15 @@ def main(
       python -m bench startup           run one, or several, or all
       python -m bench all --full        with all cases and many repeats
       python -m bench tables            make the tables of docs/results.md from the CSV files
+      python -m bench plots             draw the scale comparisons from the CSV files to docs/plots
     """
     try:
         if names == ("tables",):
             make_tables(document, out, check)
+            return
+        if names == ("plots",):
+            for path in plots.draw_all(out, plots_folder):
+                click.echo(path)
             return
         registry = harness.load_comparisons()
         if not names:

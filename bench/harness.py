@@ -42,7 +42,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,6 +59,10 @@ DOCUMENT = ROOT / "docs" / "results.md"
 
 class BenchError(FastganError):
     """A comparison cannot be run, verified or tabulated; ``str(error)`` says which, why, and the way out."""
+
+
+class CannotRunError(Exception):
+    """What a case's ``verify`` raises where a peer cannot run here; ``str(error)`` says why, and the row says so."""
 
 
 class Timer(Protocol):
@@ -122,6 +126,7 @@ class Case:
         The work that is timed, called as ``run(*setup())``.
     verify : callable
         Runs the work and raises ``AssertionError`` where the result is wrong; called once, before anything is timed.
+        Where it raises ``CannotRunError``, the case becomes one that is missing.
     setup : callable, optional
         Returns a tuple of fresh inputs for each run; its time does not count.
     flop, bytes : float, optional
@@ -131,6 +136,9 @@ class Case:
         timed in the same run; or a `Roof`. The row says what part of it the case reaches: bound's time / its own.
     missing : str, optional
         Why this peer cannot run here and what would mend it. Such a case has no ``run`` and becomes a row that says so.
+    measure : str, optional
+        Where the point is not, or not only, the time: the title of a column, as in "peak MB". ``run`` then returns a
+        number, and the column holds the median of these numbers.
     timer : Timer, optional
         `WallTimer` unless given. A case that starts work on a device needs a timer that waits for its end.
     precision : str, optional
@@ -150,6 +158,7 @@ class Case:
     bytes: float | None = None
     bound: str | Roof | None = None
     missing: str | None = None
+    measure: str | None = None
     timer: Timer = field(default_factory=WallTimer)
     precision: str = "float32"
     threads: str | int | None = None
@@ -190,6 +199,8 @@ COLUMNS = (
     "gb_per_s",
     "bound",
     "of_bound",
+    "measure",
+    "measured",
     "missing",
     "precision",
     "threads",
@@ -263,8 +274,10 @@ class Registry(dict[str, Comparison]):
         callable
             A decorator that returns the function as it was.
         """
-        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) or name in ("all", "tables"):
-            raise ValueError(f"name was {name!r}; it must be lower-case letters, digits, hyphens, not all or tables")
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) or name in ("all", "tables", "plots"):
+            raise ValueError(
+                f"name was {name!r}; it must be lower-case letters, digits, hyphens, not all, tables or plots"
+            )
         if name in self:
             raise ValueError(f"there are two comparisons called {name!r}")
 
@@ -336,19 +349,21 @@ def run_comparison(
     device = chosen.device()
     cases = list(chosen.cases(budget.name == FULL.name))
     bounds = _resolve_bounds(chosen.name, cases)
-    for case in cases:
+    for i, case in enumerate(cases):
         if case.verify is None:
             continue
         say(f"{chosen.name}: verifying {case.label}")
         try:
             case.verify()
+        except CannotRunError as error:
+            cases[i] = replace(case, run=None, verify=None, missing=" ".join(str(error).split()))
         except AssertionError as error:
             reason = " ".join(str(error).split()) or "it gives no reason"
             raise BenchError(
                 f"{chosen.name}: {case.label} failed its verification, so nothing was timed or written: {reason}"
             ) from error
     say(f"{chosen.name}: timing on {device.name}, at least {budget.min_repeats} repeats and {budget.seconds:g} s")
-    times = measure([case for case in cases if case.missing is None], budget, clock)
+    times, numbers = measure([case for case in cases if case.missing is None], budget, clock)
     medians = {key: statistics.median(seconds) for key, seconds in times.items()}
 
     # What is asked of the process is asked now, when the libraries that the cases use are loaded.
@@ -370,6 +385,8 @@ def run_comparison(
             row[column] = "" if amount is None else f"{amount:.6g}"
         if case.key in times:
             row |= _measured(case, times[case.key])
+            if case.measure is not None:
+                row |= {"measure": case.measure, "measured": f"{statistics.median(numbers[case.key]):.6g}"}
             if isinstance(bound, Roof):
                 row["of_bound"] = f"{bound.seconds(case.flop, case.bytes) / medians[case.key]:.4g}"
             elif bound is not None and bound.key in medians:
@@ -384,9 +401,10 @@ def run_comparison(
 
 def measure(
     cases: Sequence[Case], budget: Budget, clock: Callable[[], float] = time.perf_counter
-) -> dict[Any, list[float]]:
-    """Time the cases in turn and return the seconds of each run by the case's key."""
+) -> tuple[dict[Any, list[float]], dict[Any, list[float]]]:
+    """Time the cases in turn; return, by the case's key, the seconds of each run and, where it measures, its number."""
     times: dict[Any, list[float]] = {case.key: [] for case in cases}
+    numbers: dict[Any, list[float]] = {case.key: [] for case in cases}
     order = list(cases)
     shuffle = random.Random(0).shuffle  # the same orders each time: one cause less for two runs to differ
     collecting = gc.isenabled()
@@ -400,21 +418,41 @@ def measure(
         while order and (repeats < budget.min_repeats or clock() - start < budget.seconds):
             shuffle(order)
             for case in order:
-                times[case.key].append(_time_once(case))
+                seconds, returned = _time_once(case)
+                times[case.key].append(seconds)
+                if case.measure is not None:
+                    numbers[case.key].append(returned)
             repeats += 1
     finally:
         if collecting:
             gc.enable()
-    return times
+    return times, numbers
 
 
-def _time_once(case: Case) -> float:
+def _time_once(case: Case) -> tuple[float, Any]:
     run = case.run
     assert run is not None
-    if case.setup is None:
-        return case.timer(run)
-    inputs = case.setup()
-    return case.timer(lambda: run(*inputs))
+    inputs = () if case.setup is None else case.setup()
+    returned: list[Any] = []
+    if case.measure is not None:
+        return case.timer(lambda: returned.append(run(*inputs))), returned[0]
+    return case.timer(run if case.setup is None else lambda: run(*inputs)), None
+
+
+def settled(run: Callable[[], object]) -> Callable[[], tuple[()]]:
+    """Make a ``setup`` for a case whose threads are its own, and whose neighbours' are other libraries'.
+
+    The threads of OpenBLAS and of OpenMP wait for more work in busy loops, for some 25 ms: on the cores of whoever
+    comes next. So they are left to fall asleep, and then the case runs once untimed, since in use it runs again and
+    again.
+    """
+
+    def setup() -> tuple[()]:
+        time.sleep(0.05)
+        run()
+        return ()
+
+    return setup
 
 
 def _measured(case: Case, seconds: list[float]) -> dict[str, str]:
@@ -588,6 +626,8 @@ def table_of(path: Path) -> str:
     caption.append(", ".join(dict.fromkeys(part for row in measured for part in row["versions"].split(", "))))
     caption += [f"commit {rows[0]['commit']}", f"{rows[0]['date']} ({rows[0]['budget']})"]
 
+    for title in dict.fromkeys(row["measure"] for row in rows if row["measure"]):
+        columns[title] = [f"{float(row['measured']):.4g}" if row["measure"] == title else "" for row in rows]
     columns["median"] = [row["missing"] or in_unit(row["median_s"], row["median_s"]) for row in rows]
     columns["quartiles"] = [_quartiles(row) for row in rows]
     for key, title in (("gflop_per_s", "GFLOP/s"), ("gb_per_s", "GB/s")):

@@ -1,18 +1,21 @@
 """The training step as one would write it in NumPy in an afternoon: the comparison's baseline, float32 throughout.
 
-Temporaries where they fall, NumPy's own generator, a backward pass for each player. Only Algorithm 1 with k = 1 and the
-networks of the ``mnist`` and ``digits`` presets (ReLU, sigmoid, maxout; dropout in D).
+Temporaries where they fall, NumPy's own generator, a backward pass for each player. Only k = 1 and the networks of the
+``mnist`` and ``digits`` presets (ReLU, sigmoid, maxout; dropout in D).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgan.config import Config, LinearConfig, MaxoutConfig
 from fastgan.trainer import Trainer
+
+if TYPE_CHECKING:
+    from bench.recipe import Draws
 
 Array = NDArray[np.float32]
 
@@ -25,22 +28,42 @@ class PlainTraining:
     config : Config
         The networks, the rates and the batch size.
     trainer : Trainer
-        Whose weights are copied.
+        Whose weights are copied, and whose data are learnt.
     """
 
     def __init__(self, config: Config, trainer: Trainer) -> None:
         self.config = config
+        self.pixels, self.divisor = trainer.data, np.float32(trainer.divisor)
         self.G = [[np.array(layer.W), np.array(layer.b)] for layer in trainer.generator.layers]
         self.D = [[np.array(layer.W), np.array(layer.b)] for layer in trainer.discriminator.layers]
         self.velocity = {id(p): np.zeros_like(p) for layer in self.G + self.D for p in layer}
         self.random = np.random.default_rng(0)
 
-    def draw_noise(self) -> Array:
+    def step(self) -> tuple[float, float]:
+        """Make one step on random rows of the data, with noise and masks of its own generator; give both losses."""
+        B = self.config.batch_size
+        real = self.pixels[self.random.integers(0, len(self.pixels), B)] / self.divisor
+        if self.config.update == "simultaneous":
+            return self._step_simultaneously(real, self._draw_noise(), self._draw_masks(2 * B))
+        noises = [self._draw_noise(), self._draw_noise()]
+        return self._step_algorithm_1(real, noises, [self._draw_masks(2 * B), self._draw_masks(B)])
+
+    def step_with(self, draws: Draws) -> tuple[float, float]:
+        """Make one step with what is handed in; give both losses."""
+        if self.config.update == "simultaneous":
+            return self._step_simultaneously(draws.real, draws.noises[0], draws.masks[0])
+        return self._step_algorithm_1(*draws)
+
+    def weights(self) -> list[Array]:
+        """Give copies of G's and then D's weights."""
+        return [W.copy() for W, _ in self.G + self.D]
+
+    def _draw_noise(self) -> Array:
         """Draw z (B, Z), uniform on (-√3, √3)."""
         shape = (self.config.batch_size, self.config.noise_dim)
         return (self.random.random(shape, dtype=np.float32) * 2 - 1) * np.float32(3**0.5)
 
-    def draw_masks(self, num_rows: int) -> list[Array]:
+    def _draw_masks(self, num_rows: int) -> list[Array]:
         """Draw the factors of D's inputs, a layer each: 0 or 1 / keep."""
         masks = []
         for (W, _), config in zip(self.D, self.config.discriminator, strict=True):
@@ -48,23 +71,44 @@ class PlainTraining:
             masks.append(kept * np.float32(1 / config.dropout_keep))
         return masks
 
-    def step(self, real: Array, z: tuple[Array, Array], masks: tuple[list[Array], list[Array]]) -> tuple[float, float]:
-        """Update D on data and generated rows, then G on fresh noise; give both losses."""
-        B = self.config.batch_size
-        images, _ = self._generate(z[0])
+    def _step_algorithm_1(self, real: Array, noises: list[Array], masks: list[list[Array]]) -> tuple[float, float]:
+        """Update D on data and generated rows, then G on fresh noise."""
+        images, _ = self._generate(noises[0])
         logits, saved = self._discriminate(np.concatenate([real, images]), masks[0])
-        d_loss = 0.5 * (np.logaddexp(0, -logits[:B]).mean() + np.logaddexp(0, logits[B:]).mean())
-        probability = 1 / (1 + np.exp(-logits))
-        d_logits = np.concatenate([probability[:B] - 1, probability[B:]])[:, None] * np.float32(0.5 / B)
+        d_loss, d_logits = self._discriminator_loss(logits)
         self._descend(self.D, self._backward_discriminator(d_logits, saved)[0])
 
-        images, G_saved = self._generate(z[1])
+        images, G_saved = self._generate(noises[1])
         logits, saved = self._discriminate(images, masks[1])
-        g_loss = np.logaddexp(0, -logits).mean()
-        d_logits = (1 / (1 + np.exp(-logits)) - 1)[:, None] * np.float32(1 / B)
+        g_loss, d_logits = self._generator_loss(logits)
         _, d_images = self._backward_discriminator(d_logits, saved)
         self._descend(self.G, self._backward_generator(d_images, G_saved))
-        return float(d_loss), float(g_loss)
+        return d_loss, g_loss
+
+    def _step_simultaneously(self, real: Array, noise: Array, masks: list[Array]) -> tuple[float, float]:
+        """Update both from one batch: a backward pass of D's loss, and one of G's from the generated rows."""
+        B = self.config.batch_size
+        images, G_saved = self._generate(noise)
+        logits, saved = self._discriminate(np.concatenate([real, images]), masks)
+        d_loss, d_logits = self._discriminator_loss(logits)
+        d_gradients, _ = self._backward_discriminator(d_logits, saved)
+        g_loss, d_logits = self._generator_loss(logits[B:])
+        generated = [(x[B:], mask[B:], None if pieces is None else pieces[B:]) for x, mask, pieces in saved]
+        _, d_images = self._backward_discriminator(d_logits, generated)
+        self._descend(self.D, d_gradients)
+        self._descend(self.G, self._backward_generator(d_images, G_saved))
+        return d_loss, g_loss
+
+    def _discriminator_loss(self, logits: Array) -> tuple[float, Array]:
+        B = self.config.batch_size
+        loss = 0.5 * (np.logaddexp(0, -logits[:B]).mean() + np.logaddexp(0, logits[B:]).mean())
+        probability = 1 / (1 + np.exp(-logits))
+        gradient = np.concatenate([probability[:B] - 1, probability[B:]])[:, None] * np.float32(0.5 / B)
+        return float(loss), gradient
+
+    def _generator_loss(self, logits: Array) -> tuple[float, Array]:
+        gradient = (1 / (1 + np.exp(-logits)) - 1)[:, None] * np.float32(1 / len(logits))
+        return float(np.logaddexp(0, -logits).mean()), gradient
 
     def _generate(self, x: Array) -> tuple[Array, list[tuple[Array, Array]]]:
         saved = []

@@ -1,173 +1,138 @@
-"""One training step of the paper's MNIST networks, batch 100: each backend against the bare products in it.
+"""One training step of the paper's MNIST networks: the bare products in it, every backend, and other libraries.
 
-The data are random bytes of MNIST's shape: what they show makes no difference to the time.
+Every library uses the cores that the process may use; fewer for all: ``taskset --cpu-list 0 python -m bench ...``.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from bench.blas import Gemm, GemmSequence
-from bench.harness import Case, comparison
+from bench import recipe
+from bench.harness import CannotRunError, Case, comparison, settled
 from bench.plain_numpy import PlainTraining
+from bench.recipe import Tolerance, Training
 from fastgan.config import Config
-from fastgan.datasets import Dataset, Split
-from fastgan.kernels import dropout, gather, noise
-from fastgan.kernels.common import backends
+from fastgan.datasets import Dataset
+from fastgan.kernels.common import backends, threads
 from fastgan.kernels.common.devices import device
-from fastgan.kernels.common.philox import Purpose, stream_id
-from fastgan.kernels.dropout import Dropout
-from fastgan.presets import preset
 from fastgan.trainer import Trainer
 
-_NUM_ROWS = 10_000
+# Batches of all rows, and those that --full adds for the bound and the backends, and for the peers.
+_BATCHES, _MORE_BATCHES, _MORE_PEER_BATCHES = (100,), (16, 64, 256, 1024, 4096), (1024,)
 
 
-@comparison("training-step", "One training step, MNIST networks, batch 100.")
+@comparison("training-step", "One training step of the MNIST networks: backends and other libraries.")
 def training_step(full: bool) -> Iterator[Case]:
-    """Yield the bare products and each backend, for both updates, and a plain NumPy step for the alternating one."""
-    data = _data()
+    """Yield the bare products, each backend, a plain NumPy step and the peers, for both updates."""
+    data = recipe.random_images()
     for update in ("alternating", "simultaneous"):
-        config = preset("mnist").replace({"update": update})
-        products = gemms(config)
-        params = {"update": update, "B": config.batch_size}
-        # The faster library of the two is the bound: it is what a step could be made of.
-        sequence = min((GemmSequence(products, library) for library in ("numpy", "scipy")), key=_time_once)
-        yield Case("bare sgemm", params=params, run=sequence.run, verify=sequence.verify, flop=sequence.flop)
-        for backend in backends.LANDED:
-            trainer = Trainer(config, data, device(backend), 1_000_000)
-            yield Case(
-                f"fastgan {backend}",
-                params=params,
-                run=trainer.step,
-                verify=_check(config, data, backend),
-                flop=sequence.flop,
-                bound="bare sgemm",
-            )
-        if update == "alternating":
-            plain = PlainTraining(config, Trainer(config, data, device("reference"), 1))
-            yield Case(
-                "plain NumPy",
-                params=params,
-                run=_plain_step(plain, data),
-                verify=_check(config, data, "reference"),
-                flop=sequence.flop,
-                bound="bare sgemm",
-            )
+        for B in sorted(_BATCHES + (_MORE_BATCHES if full else ())):
+            config = recipe.configuration(update, B)
+            yield from fastgan_cases(config, data, {"update": update, "B": B})
+            if B in _BATCHES + _MORE_PEER_BATCHES:
+                yield from peer_cases(config, data, {"update": update, "B": B})
 
 
-def gemms(config: Config, num_pixels: int = 784) -> list[Gemm]:
-    """List the products of one step in their order, without those that no step needs.
-
-    Left out: the gradient with respect to D's input on D's own step and, in the simultaneous step, of its real rows.
-    """
-    B, k = config.batch_size, config.d_steps
-    G = _shapes(config.noise_dim, [layer.num_units or num_pixels for layer in config.generator], [1, 1, 1])
-    pieces = [getattr(layer, "num_pieces", 1) for layer in config.discriminator]
-    D = _shapes(num_pixels, [layer.num_units or 1 for layer in config.discriminator], pieces)
-
-    def forward(layers: list[tuple[int, int]], rows: int) -> list[Gemm]:
-        return [Gemm(rows, columns, inputs) for inputs, columns in layers]
-
-    def backward(layers: list[tuple[int, int]], rows: int, *, weights: bool, input_rows: int) -> list[Gemm]:
-        products = []
-        for i in reversed(range(len(layers))):
-            inputs, columns = layers[i]
-            to_input = rows if i else input_rows
-            if to_input:
-                products.append(Gemm(to_input, inputs, columns, trans_b=True))
-            if weights:
-                products.append(Gemm(inputs, columns, rows, trans_a=True))
-        return products
-
-    if config.update == "simultaneous":
-        return [
-            *forward(G, B),
-            *forward(D, 2 * B),
-            *backward(D, 2 * B, weights=True, input_rows=B),
-            *backward(G, B, weights=True, input_rows=0),
-        ]
-    d_step = [*forward(D, 2 * B), *backward(D, 2 * B, weights=True, input_rows=0)]
-    return [
-        *forward(G, (k + 1) * B),
-        *(d_step * k),
-        *forward(D, B),
-        *backward(D, B, weights=False, input_rows=B),
-        *backward(G, B, weights=True, input_rows=0),
-    ]
+def fastgan_cases(config: Config, data: Dataset, params: dict[str, Any]) -> Iterator[Case]:
+    """Yield the bare products of a configuration's step, and the step of each backend."""
+    products = recipe.gemms(config, data.num_pixels)
+    bare = recipe.BareProducts(products)
+    same: dict[str, Any] = {"params": params, "flop": recipe.flop_of(products), "threads": threads.num_threads()}
+    yield Case("bare sgemm", run=bare.run, verify=bare.verify, setup=settled(bare.run), **same)
+    for backend in backends.LANDED:
+        name = f"fastgan {backend}"
+        if (reason := backends.why_not(backend)) is not None:
+            yield Case(name, missing=reason, **same)
+            continue
+        own = recipe.FastganSteps(config, data, backend)
+        verify = recipe.check_fastgan(config, data, backend)
+        yield Case(name, run=own.step, verify=verify, setup=settled(own.step), bound="bare sgemm", **same)
 
 
-def _shapes(num_inputs: int, units: list[int], pieces: list[int]) -> list[tuple[int, int]]:
-    inputs = [num_inputs, *units[:-1]]
-    return [(i, u * p) for i, u, p in zip(inputs, units, pieces, strict=True)]
+def peer_cases(config: Config, data: Dataset, params: dict[str, Any]) -> Iterator[Case]:
+    """Yield the step in plain NumPy and in other libraries."""
+    flop = recipe.flop_of(recipe.gemms(config, data.num_pixels))
+    for peer in _PEERS:
+        same: dict[str, Any] = {"params": params, "flop": flop, "precision": peer.precision}
+        same |= {"threads": threads.num_threads()}
+        if importlib.util.find_spec(peer.package) is None:
+            yield Case(peer.name, missing=f"not installed: pip install {peer.package}", **same)
+            continue
+        work = PeerWork(peer.make)
+        yield Case(
+            peer.name,
+            run=work.step,
+            verify=partial(work.verify, config, data, peer.tolerance),
+            setup=settled(work.step),
+            bound="bare sgemm",
+            packages=(peer.package,),
+            **same,
+        )
 
 
-def _data() -> Dataset:
-    pixels = np.random.default_rng(0).integers(0, 256, (_NUM_ROWS, 784), dtype=np.uint8)
-    return Dataset("random", (1, 28, 28), {"train": Split(pixels, 255.0, None)}, "random", {}, num_validation=0)
+class PeerWork:
+    """A peer that is made when it is verified, since making it imports its library, and may compile."""
+
+    def __init__(self, make: Callable[[Config, Trainer], Training]) -> None:
+        self._make = make
+        self._training: Training | None = None
+
+    def verify(self, config: Config, data: Dataset, tolerance: Tolerance) -> None:
+        """Check the first step, and make one with the peer's own generator."""
+        try:
+            self._training = self._make(config, Trainer(config, data, device("reference"), 2))
+            found = recipe.outcome_of_peer(config, data, self._training)
+            self._training.step()
+        except Exception as error:
+            # Whatever a library or its compiler raises: the other rows do not depend on it.
+            first_line = (str(error).strip().splitlines() or [""])[0]
+            raise CannotRunError(f"{type(error).__name__}: {first_line}") from error
+        recipe.check_same(found, recipe.outcome_of_fastgan(config, data, "reference"), tolerance)
+
+    def step(self) -> None:
+        """Make a step."""
+        assert self._training is not None
+        self._training.step()
 
 
-def _time_once(sequence: GemmSequence) -> float:
-    import time
+def _torch(config: Config, trainer: Trainer, **options: bool) -> Training:
+    import torch
 
-    sequence.run()
-    started = time.perf_counter()
-    for _ in range(3):
-        sequence.run()
-    return time.perf_counter() - started
+    from bench.peers.torch_cpu import TorchTraining
 
-
-def _plain_step(plain: PlainTraining, data: Dataset) -> Callable[[], object]:
-    B = plain.config.batch_size
-    split = data.splits["train"]
-
-    def run() -> object:
-        real = split.as_float32(plain.random.integers(0, len(split), B))
-        noises = (plain.draw_noise(), plain.draw_noise())
-        return plain.step(real, noises, (plain.draw_masks(2 * B), plain.draw_masks(B)))
-
-    return run
+    torch.set_num_threads(threads.num_threads())
+    return TorchTraining(config, trainer, **options)
 
 
-def _check(config: Config, data: Dataset, backend: str) -> Callable[[], None]:
-    """Check that a backend's step and the plain one have the same losses from the same weights, noise and masks."""
+def _jax(config: Config, trainer: Trainer) -> Training:
+    import os
 
-    def verify() -> None:
-        B = config.batch_size
-        alternating = config.replace({"update": "alternating"})
-        trainer = Trainer(alternating, data, device(backend), 2)
-        plain = PlainTraining(alternating, Trainer(alternating, data, device("reference"), 2))
-        rows = gather.order(_NUM_ROWS, seed=config.seed, epoch=1, start=0, count=B)
-        noises = [
-            noise.uniform(
-                np.empty((B, config.noise_dim), np.float32), low=-(3**0.5), high=3**0.5,
-                seed=config.seed, stream=stream_id(Purpose.NOISE, substep=j),
-            )
-            for j in range(2)
-        ]  # fmt: skip
-        masks = [
-            [
-                _factors(2 * B - j * B, len(W), Dropout(layer.dropout_keep, config.seed, _stream(i, j), 0, j * B))
-                for i, ((W, _), layer) in enumerate(zip(plain.D, config.discriminator, strict=True))
-            ]
-            for j in range(2)
-        ]
-        expected = plain.step(data.splits["train"].as_float32(rows), (noises[0], noises[1]), (masks[0], masks[1]))
-        trainer.step()
-        np.testing.assert_allclose(trainer.sums[:2], expected, rtol=1e-5)
-        # The weights after it too: a loss sees the forward passes alone.
-        np.testing.assert_allclose(trainer.discriminator.layers[0].W, plain.D[0][0], rtol=1e-3, atol=1e-6)
-        np.testing.assert_allclose(trainer.generator.layers[0].W, plain.G[0][0], rtol=1e-3, atol=1e-6)
+    # On the CPU also where JAX finds a GPU: read when JAX is first imported.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from bench.peers.jax_cpu import JaxTraining
 
-    return verify
+    return JaxTraining(config, trainer)
 
 
-def _stream(layer: int, substep: int) -> int:
-    return stream_id(Purpose.DROPOUT, layer=layer, substep=substep)
+class Peer(NamedTuple):
+    """A library that makes the step: its row's name, its package, what makes it, and how exact it must be."""
+
+    name: str
+    package: str
+    make: Callable[[Config, Trainer], Training]
+    precision: str = "float32"
+    tolerance: Tolerance = recipe.FLOAT32
+    compiles: bool = False
 
 
-def _factors(num_rows: int, num_columns: int, settings: Dropout) -> np.ndarray:
-    factors: np.ndarray = dropout.mask(num_rows, num_columns, settings) * np.float32(settings.scale)
-    return factors
+_PEERS = (
+    Peer("plain NumPy", "numpy", PlainTraining),
+    Peer("PyTorch", "torch", _torch),
+    Peer("PyTorch autocast", "torch", partial(_torch, autocast=True), "bfloat16", recipe.BFLOAT16),
+    Peer("PyTorch torch.compile", "torch", partial(_torch, compiled=True), compiles=True),
+    Peer("JAX jit", "jax", _jax),
+)

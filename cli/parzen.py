@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fastgan.cli.common import BACKENDS, SEED, StatusLine, data_dir_option, duration, open_run, run_argument
+from fastgan.cli.common import (
+    BACKENDS,
+    SEED,
+    StatusLine,
+    data_dir_option,
+    duration,
+    open_run,
+    run_argument,
+    write_file,
+)
+from fastgan.errors import RunError
 
 if TYPE_CHECKING:
     from fastgan.scoring import ParzenScore
@@ -36,6 +49,16 @@ if TYPE_CHECKING:
     help="A grid of your own, evenly spaced in the logarithm, in place of the paper's 0.1 1 10; every row is printed.",
 )
 @click.option("--sigma", type=float, help="Use this sigma; none is chosen.")
+@click.option(
+    "--refine", is_flag=True, help="Search on between the neighbours of the grid's best sigma; every row is printed."
+)
+@click.option(
+    "--baselines",
+    is_flag=True,
+    help="Score real training images and k-means centroids of them too, as many and 1,000, with a sigma of their own: "
+    "what a score is worth shows beside them.",
+)
+@click.option("--plot", metavar="FILE.png", help="Draw validation log-likelihood over sigma.")
 @click.option("--num-samples", type=click.IntRange(min=2), help="How many samples a run draws.  [default: 10000]")
 @click.option("--seed", type=SEED, help="Seed of those samples.  [default: 0]")
 @click.option("--backend", type=BACKENDS, default="auto", show_default=True, help="What computes.")
@@ -51,6 +74,9 @@ def command(
     sigma_grid: bool,
     sigma_range: tuple[float, float, int] | None,
     sigma: float | None,
+    refine: bool,
+    baselines: bool,
+    plot: str | None,
     num_samples: int | None,
     seed: int | None,
     backend: str,
@@ -66,21 +92,26 @@ def command(
     \b
       fastgan parzen --sigma-grid
       fastgan parzen 3 --json
-      fastgan parzen --samples mine.npy --dataset mnist
+      fastgan parzen --samples mine.npy --dataset mnist --baselines
     """  # noqa: D301
-    _check_together(run, samples, dataset, sigma_grid, sigma_range, sigma, num_samples, seed)
+    _check_together(run, samples, dataset, sigma_grid, sigma_range, sigma, refine, plot, num_samples, seed)
+    plot_path = None if plot is None else _check_plot(plot)
 
     from fastgan import datasets, scoring
     from fastgan.cli.data import DownloadProgress
 
     try:
         sigmas = None if sigma_range is None else scoring.sigma_grid(*sigma_range)
+        if refine and sigmas is not None and len(set(sigmas)) < 2:
+            raise ValueError("--refine searches between the neighbours of the best, so it needs a grid of two or more")
         if sigma is not None:
             scoring.check_sigma(sigma)
     except ValueError as error:
         raise click.BadParameter(
             str(error), param_hint="'--sigma'" if sigma_range is None else "'--sigma-range'"
         ) from error
+    if plot_path is not None:
+        scoring.check_plots()
     if samples is not None:
         assert dataset is not None
         with DownloadProgress() as download:
@@ -103,18 +134,26 @@ def command(
         sigma=sigma,
         sigmas=sigmas,
         backend=backend,
-        progress=lambda done, total: status.show(f"{done} of {total} images"),
+        refine=refine,
+        baselines=baselines,
+        # A file is held to the data's range; what a run's own generator may draw, it may be scored by.
+        any_range=samples is None,
+        progress=_progress(status),
     )
     status.clear()
+    if plot_path is not None:
+        write_file(plot_path, scoring.plot_sigmas(score))
     if as_json:
         click.echo(json.dumps(score.to_json(), indent=2))
         return
-    if sigma_grid or sigma_range is not None:
+    if sigma_grid or sigma_range is not None or refine:
         _print_grid(score)
     click.echo(
         f"{score.log_likelihood:.2f} ± {score.standard_error:.2f} nats: {score.dataset} {score.split} data under "
         f"{score.num_samples} samples, sigma {score.sigma:.4g}"
     )
+    if score.baselines is not None:
+        _print_baselines(score)
     if not quiet:
         click.echo(f"{duration(score.seconds)} with {score.backend}", err=True)
 
@@ -126,6 +165,8 @@ def _check_together(
     sigma_grid: bool,
     sigma_range: tuple[float, float, int] | None,
     sigma: float | None,
+    refine: bool,
+    plot: str | None,
     num_samples: int | None,
     seed: int | None,
 ) -> None:
@@ -135,6 +176,8 @@ def _check_together(
         ("--seed", "--samples", seed is not None and samples is not None),
         ("--sigma", "--sigma-grid", sigma is not None and sigma_grid),
         ("--sigma", "--sigma-range", sigma is not None and sigma_range is not None),
+        ("--sigma", "--refine", sigma is not None and refine),
+        ("--sigma", "--plot", sigma is not None and plot is not None),
     ):
         if both:
             raise click.UsageError(f"{left} and {right} exclude each other; give one of them.")
@@ -142,9 +185,50 @@ def _check_together(
         raise click.UsageError("--samples needs --dataset: what are the samples to be scored against?")
 
 
+def _check_plot(plot: str) -> Path:
+    """Check the plot's name before any work is done for it."""
+    path = Path(plot)
+    if path.suffix.lower() != ".png":
+        raise click.BadParameter(f"{plot!r} must end in .png", param_hint="'--plot'")
+    if path.is_dir():
+        raise RunError(f"{path} is a folder; give the name of a file in it with --plot")
+    if not path.parent.is_dir():
+        raise RunError(f"The folder {path.parent} of {path.name} does not exist; make it first")
+    return path
+
+
+_BAR = 24
+
+
+def _progress(status: StatusLine, clock: Callable[[], float] = time.monotonic) -> Callable[[int, int], None]:
+    """Show a bar and the time left, judged by the time that what is done has taken."""
+    started = clock()
+
+    def show(done: int, total: int) -> None:
+        filled = _BAR * done // total
+        left = (clock() - started) / done * (total - done) if done else 0.0
+        status.show(f"[{'#' * filled}{'.' * (_BAR - filled)}] {done} of {total} images, {duration(left)} left")
+
+    return show
+
+
 def _print_grid(score: ParzenScore) -> None:
     assert score.sigma_grid is not None
-    assert score.validation_log_likelihood is not None
-    click.echo("sigma     validation nats")
-    for sigma, nats in zip(score.sigma_grid, score.validation_log_likelihood, strict=True):
-        click.echo(f"{sigma:<8.4g}  {nats:15.2f}{'  chosen' if sigma == score.sigma else ''}")
+    click.echo("sigma     validation nats ± standard error")
+    for sigma, nats, error in score.trials():
+        # Of the search's own trials only the one that won says anything.
+        if sigma in score.sigma_grid or sigma == score.sigma:
+            refined = "" if sigma in score.sigma_grid else ", refined"
+            mark = f"  chosen{refined}" if sigma == score.sigma else ""
+            click.echo(f"{sigma:<8.4g}  {nats:15.2f} ± {error:.2f}{mark}")
+
+
+def _print_baselines(score: ParzenScore) -> None:
+    from fastgan import scoring
+
+    assert score.baselines is not None
+    click.echo(f"\nsamples            number  sigma     {score.split + ' nats':>12} ± standard error")
+    these = scoring.Baseline("these", score.num_samples, score.sigma, score.log_likelihood, score.standard_error)
+    for row in (these, *score.baselines):
+        nats = f"{row.log_likelihood:12.2f} ± {row.standard_error:.2f}"
+        click.echo(f"{row.name:<17}  {row.num_samples:6}  {row.sigma:<8.4g}  {nats}")

@@ -7,8 +7,17 @@ from scipy.special import logsumexp
 import fastgan
 from fastgan import datasets
 from fastgan.datasets import Dataset, Split
-from fastgan.errors import BackendError, DataError
-from fastgan.scoring import check_samples, parzen, read_samples, sigma_grid
+from fastgan.errors import BackendError, DataError, FastganWarning
+from fastgan.kernels.common import backends
+from fastgan.scoring import (
+    check_samples,
+    folds_mean_and_error,
+    parzen,
+    plot_sigmas,
+    read_samples,
+    sigma_grid,
+    validation_log_likelihoods,
+)
 
 D = 6
 
@@ -37,7 +46,7 @@ def direct(queries, samples, sigma):
 
 
 def test_the_score_is_that_of_the_definition(small, samples):
-    score = parzen(samples, small, sigma=0.3)
+    score = parzen(samples, small, sigma=0.3, backend="reference")
     wanted = direct(small.splits["test"].as_float32(), samples, 0.3)
     assert score.log_likelihood == pytest.approx(wanted.mean(), rel=1e-10)
     assert score.standard_error == pytest.approx(wanted.std(ddof=0) / np.sqrt(90), rel=1e-10)
@@ -47,22 +56,22 @@ def test_the_score_is_that_of_the_definition(small, samples):
 
 
 def test_sigma_is_the_best_on_the_leading_validation_rows(small, samples):
-    score = parzen(samples, small)
+    score = parzen(samples, small, backend="reference")
     queries = small.splits["valid"].as_float32()[:40]
     wanted = [direct(queries, samples, sigma).mean() for sigma in sigma_grid()]
     assert score.sigma_grid == tuple(sigma_grid())
     np.testing.assert_allclose(score.validation_log_likelihood, wanted, rtol=1e-10)
     assert score.sigma == sigma_grid()[np.argmax(wanted)]
-    assert score.log_likelihood == parzen(samples, small, sigma=score.sigma).log_likelihood
+    assert score.log_likelihood == parzen(samples, small, sigma=score.sigma, backend="reference").log_likelihood
     # The rows after the leading ones would say something else.
     everything = direct(small.splits["valid"].as_float32(), samples, score.sigma).mean()
     assert not np.isclose(everything, max(wanted))
 
 
 def test_sigma_is_chosen_from_the_grid_that_is_given(small, samples):
-    sigmas = np.array([0.7, 0.2, 0.4])
+    sigmas = np.array([0.7, 0.2, 0.05, 0.4])
     score = parzen(samples, small, sigmas=sigmas)
-    assert score.sigma_grid == (0.7, 0.2, 0.4)
+    assert score.sigma_grid == (0.7, 0.2, 0.05, 0.4)
     assert score.sigma == sigmas[np.argmax(score.validation_log_likelihood)]
 
 
@@ -77,7 +86,7 @@ def test_the_narrowest_and_the_widest_window_give_numbers(small, sigma):
 
 
 def test_any_split_can_be_scored(small, samples):
-    score = parzen(samples, small, sigma=0.3, split="train")
+    score = parzen(samples, small, sigma=0.3, split="train", backend="reference")
     wanted = direct(small.splits["train"].as_float32(), samples, 0.3).mean()
     assert score.split == "train"
     assert score.log_likelihood == pytest.approx(wanted, rel=1e-10)
@@ -86,15 +95,23 @@ def test_any_split_can_be_scored(small, samples):
 
 
 def test_a_narrow_window_far_away_stays_finite(small):
-    score = parzen(np.full((3, D), 100.0, np.float32), small, sigma=0.01)
+    score = parzen(np.full((3, D), 100.0, np.float32), small, sigma=0.01, any_range=True)
     wanted = direct(small.splits["test"].as_float32(), np.full((3, D), 100.0, np.float32), 0.01)
     assert np.isfinite(score.log_likelihood)
     assert score.log_likelihood == pytest.approx(wanted.mean(), rel=1e-10)
 
 
 def test_the_json_object_has_exactly_these_fields(small, samples):
-    for score in (parzen(samples, small), parzen(samples, small, sigma=0.2)):
-        fields = json.loads(json.dumps(score.to_json()))
+    for options, more in (
+        ({}, ["validation_standard_error"]),
+        ({"sigma": 0.2}, []),
+        (
+            {"refine": True},
+            ["validation_standard_error", "refined_sigmas", "refined_log_likelihood", "refined_standard_error"],
+        ),
+        ({"sigma": 0.2, "baselines": True}, ["baselines"]),
+    ):
+        fields = json.loads(json.dumps(parzen(samples, small, **options).to_json()))
         assert list(fields) == [
             "dataset",
             "split",
@@ -106,8 +123,9 @@ def test_the_json_object_has_exactly_these_fields(small, samples):
             "standard_error",
             "backend",
             "seconds",
+            *more,
         ]
-        assert fields["backend"] == "cpu"
+        assert fields["backend"] == backends.resolve()
         assert fields["seconds"] > 0
 
 
@@ -127,7 +145,7 @@ def test_samples_of_any_float_and_shape_are_scored_alike(small, samples):
 def test_float64_samples_keep_their_digits(small, samples):
     wide = samples.astype(np.float64) + 1e-9
     wanted = direct(small.splits["test"].as_float32(), wide, 0.1).mean()
-    assert parzen(wide, small, sigma=0.1).log_likelihood == pytest.approx(wanted, rel=1e-12)
+    assert parzen(wide, small, sigma=0.1, backend="reference").log_likelihood == pytest.approx(wanted, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +179,12 @@ def test_samples_that_are_not_finite_are_refused_by_their_number(small, samples,
 def test_sigma_and_sigmas_exclude_each_other(small, samples):
     with pytest.raises(ValueError, match="sigma and sigmas are both given"):
         parzen(samples, small, sigma=0.2, sigmas=sigma_grid())
+    with pytest.raises(ValueError, match="sigma and refine are both given"):
+        parzen(samples, small, sigma=0.2, refine=True)
+    with pytest.raises(ValueError, match="refine searches between neighbours, so it must hold two at least"):
+        parzen(samples, small, sigmas=np.array([0.2, 0.2]), refine=True)
+    with pytest.raises(ValueError, match="sigmas is empty"):
+        parzen(samples, small, sigmas=np.array([]))
 
 
 @pytest.mark.parametrize("sigma", [0.0, -1.0, np.nan, np.inf, 1e-200, 1e200])
@@ -253,3 +277,171 @@ def test_what_is_checked_is_contiguous(samples, small):
     checked = check_samples(samples[::2], small)
     assert checked.flags.c_contiguous
     np.testing.assert_array_equal(checked, samples[::2])
+
+
+def validation_mean(samples, dataset, sigma):
+    return validation_log_likelihoods(samples, dataset, np.array([sigma]))[0][0]
+
+
+def test_a_refined_sigma_is_the_best_between_the_grids_neighbours(small, samples):
+    coarse = np.array([1.0, 0.1, 0.4])
+    score = parzen(samples, small, sigmas=coarse, refine=True)
+    assert score.sigma_grid == (1.0, 0.1, 0.4)
+    fine = np.geomspace(0.1, 1.0, 400)
+    means, _ = validation_log_likelihoods(samples, small, fine)
+    assert score.sigma == pytest.approx(fine[means.argmax()], rel=0.01)
+    assert score.sigma not in coarse
+    assert all(0.1 < sigma < 1 for sigma in score.refined_sigmas)
+    assert score.log_likelihood == parzen(samples, small, sigma=score.sigma).log_likelihood
+    # What was chosen is the best of all that was tried, and each trial is what it says.
+    tried = score.trials()
+    assert [trial[0] for trial in tried] == sorted([*score.sigma_grid, *score.refined_sigmas])
+    assert max(tried, key=lambda trial: trial[1])[0] == score.sigma
+    for sigma, mean, error in tried:
+        (wanted,), (wanted_error,) = validation_log_likelihoods(samples, small, np.array([sigma]))
+        assert (mean, error) == pytest.approx((wanted, wanted_error), rel=1e-12)
+    # Nothing is drawn anew: twice is the same.
+    assert parzen(samples, small, sigmas=coarse, refine=True).sigma == score.sigma
+
+
+def test_a_search_that_finds_nothing_better_keeps_the_grids_best(small, samples):
+    best = parzen(samples, small, refine=True).sigma
+    score = parzen(samples, small, sigmas=np.array([best / 3, best, best * 3]), refine=True)
+    tried = [validation_mean(samples, small, sigma) for sigma in (score.sigma, *score.sigma_grid)]
+    assert tried[0] >= max(tried[1:])
+
+
+@pytest.mark.parametrize(
+    ("sigmas", "word"), [([0.9, 0.5, 0.7], "0.5, is the least"), ([0.01, 0.02], "0.02, is the greatest")]
+)
+@pytest.mark.parametrize("refine", [False, True])
+def test_a_best_at_the_grids_edge_is_warned_of(small, samples, sigmas, word, refine):
+    with pytest.warns(FastganWarning, match=f"The best sigma, {word} of the grid.*--sigma-range") as caught:
+        score = parzen(samples, small, sigmas=np.array(sigmas), refine=refine)
+    assert len(caught) == 1
+    assert min(sigmas) <= score.sigma <= max(sigmas)
+
+
+def test_a_grid_of_one_has_no_edge(small, samples):
+    assert parzen(samples, small, sigmas=np.array([0.01])).sigma == 0.01
+
+
+def test_baselines_are_scored_as_samples_are(small, samples):
+    score = parzen(samples, small, baselines=True, refine=True)
+    images, centroids = score.baselines
+    assert (images.name, images.num_samples) == ("training images", 50)
+    alone = parzen(small.splits["train"].as_float32(slice(0, 50)), small, refine=True)
+    assert (images.sigma, images.log_likelihood, images.standard_error) == (
+        alone.sigma,
+        alone.log_likelihood,
+        alone.standard_error,
+    )
+    # One for each ten of the 80 rows.
+    assert (centroids.name, centroids.num_samples) == ("k-means centroids", 8)
+    assert np.isfinite(centroids.log_likelihood)
+    assert centroids == parzen(samples[:20], small, baselines=True, refine=True).baselines[1]
+    assert score.log_likelihood == parzen(samples, small, refine=True).log_likelihood
+    # A sigma that is given is the samples' own: the baselines choose theirs.
+    given = parzen(samples, small, sigma=0.7, baselines=True)
+    assert given.sigma == 0.7
+    assert given.baselines[0].sigma == parzen(small.splits["train"].as_float32(slice(0, 50)), small).sigma
+
+
+def test_centroids_are_means_of_training_images(small, samples, monkeypatch):
+    seen = []
+
+    def spy(images, initial, **options):
+        seen.append((images, initial))
+        return kmeans2(images, initial, **options)
+
+    from scipy.cluster.vq import kmeans2
+
+    monkeypatch.setattr("scipy.cluster.vq.kmeans2", spy)
+    parzen(samples, small, sigma=0.3, baselines=True)
+    ((images, initial),) = seen
+    np.testing.assert_array_equal(images, small.splits["train"].as_float32())
+    assert all((row == images).all(axis=1).any() for row in initial)
+
+
+@pytest.mark.parametrize("options", [{"refine": True}, {"baselines": True}, {"baselines": True, "refine": True}])
+def test_progress_comes_to_its_end_whatever_is_asked(small, samples, options):
+    told = []
+    parzen(samples, small, progress=lambda done, total: told.append((done, total)), **options)
+    assert told == sorted(told)
+    assert told[-1][0] == told[-1][1]
+    assert len({total for _, total in told}) == 1
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, 255.0])
+def test_samples_of_another_scale_are_refused_where_the_data_have_theirs(small, samples, value):
+    bad = samples.copy()
+    bad[17, 3] = value
+    with pytest.raises(DataError, match=rf"Sample 17 holds {value:g} and the pixels of small lie in \[0, 1\]"):
+        parzen(bad, small, sigma=0.3)
+    assert np.isfinite(parzen(bad, small, sigma=0.3, any_range=True).log_likelihood)
+
+
+def test_rounding_beyond_the_range_is_no_fault(small, samples):
+    rounded = samples.copy()
+    rounded[0, :2] = -1e-7, 1 + 1e-7
+    assert np.isfinite(parzen(rounded, small, sigma=0.3).log_likelihood)
+
+
+def test_samples_that_serve_as_they_are_are_not_copied(small, samples):
+    assert np.shares_memory(check_samples(samples, small), samples)
+    assert np.shares_memory(check_samples(samples.reshape(50, 2, 3), small), samples)
+
+    class Exporter:
+        def __dlpack_device__(self):
+            return 1, 0
+
+        def __dlpack__(self, **options):
+            return samples.__dlpack__(**options)
+
+    assert np.shares_memory(check_samples(Exporter(), small), samples)
+    assert parzen(Exporter(), small, sigma=0.3).log_likelihood == parzen(samples, small, sigma=0.3).log_likelihood
+
+
+def test_tensors_of_pytorch_are_scored(small, samples):
+    torch = pytest.importorskip("torch")
+    tensor = torch.from_numpy(samples)
+    assert np.shares_memory(check_samples(tensor, small), samples)
+    assert parzen(tensor, small, sigma=0.3).log_likelihood == parzen(samples, small, sigma=0.3).log_likelihood
+    with pytest.raises(DataError, match=r"samples is a Tensor that NumPy cannot share: .*gradient"):
+        parzen(torch.zeros((3, D), requires_grad=True), small)
+
+
+def test_folds_have_a_mean_and_an_error_of_their_own():
+    mean, error = folds_mean_and_error([2050.0, 2100.0, 2000.0, 2075.0, 2025.0])
+    assert mean == pytest.approx(2050)
+    # The squares are 0, 2500, 2500, 625 and 625: over 4, then over 5, under the root.
+    assert error == pytest.approx((6250 / 4 / 5) ** 0.5)
+    assert folds_mean_and_error(np.array([3.0, 3.0])) == (3.0, 0.0)
+    for wrong, sentence in (([1.0], "two folds at least"), ([], "two folds"), ([1.0, np.nan], "must be finite")):
+        with pytest.raises(ValueError, match=sentence):
+            folds_mean_and_error(wrong)
+
+
+def test_a_curve_needs_a_choice(small, samples):
+    pytest.importorskip("matplotlib")
+    assert plot_sigmas(parzen(samples, small, refine=True)).startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="there is no curve"):
+        plot_sigmas(parzen(samples, small, sigma=0.3))
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    """The fast CPU backend, also where ``backends.LANDED`` does not name it yet."""
+    monkeypatch.setattr(backends, "LANDED", tuple(dict.fromkeys((*backends.LANDED, "cpu"))))
+    yield "cpu"
+    monkeypatch.undo()
+    backends.resolve.cache_clear()
+    backends.implementation.cache_clear()
+
+
+@pytest.mark.real_data
+def test_ten_thousand_training_images_score_what_is_known_of_them(real_mnist_folder, fast):
+    mnist = datasets.load("mnist", data_dir=real_mnist_folder)
+    score = parzen(mnist.splits["train"].as_float32(slice(0, 10_000)), mnist, backend=fast)
+    assert f"{score.log_likelihood:.2f} ± {score.standard_error:.2f}" == "241.19 ± 2.13"
+    assert f"{score.sigma:.4f}" == "0.1668"

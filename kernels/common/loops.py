@@ -84,6 +84,11 @@ def loop(function: Callable[..., None]) -> Loop:
     return Loop(function)
 
 
+def loop_with(*fastmath: str) -> Callable[[Callable[..., None]], Loop]:
+    """Compile a function that Python calls, with some of LLVM's flags."""
+    return lambda function: Loop(function, frozenset(fastmath))
+
+
 def inlined(function: _Function) -> _Function:
     """Compile a function that only loops call, without flags."""
     compiled: _Function = _compiled(function, frozenset(), forceinline=True)

@@ -8,32 +8,41 @@ The distances are found once and serve all sigmas. Axes: M queries, N samples (c
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgan.kernels.common.arrays import Array, require_array
+from fastgan.kernels.common.arrays import require_array
 from fastgan.kernels.common.backends import implementation
+from fastgan.kernels.parzen.exchange import to_host
+
+# Beyond these the square of sigma, or of its inverse, leaves float64's range.
+MIN_SIGMA, MAX_SIGMA = 1e-100, 1e100
 
 
 def log_density(
-    queries_MD: Array,
-    samples_ND: Array,
-    sigmas_S: Array,
+    queries_MD: Any,
+    samples_ND: Any,
+    sigmas_S: Any,
     *,
     progress: Callable[[int], None] | None = None,
     backend: str = "auto",
 ) -> NDArray[np.float64]:
     """Compute log densities in nats.
 
+    The arrays are NumPy's, or anything that speaks DLPack or the CUDA array interface: memory of the host is read where
+    it lies, and must be C-contiguous; what lies on a CUDA device comes to the host through CuPy. NaN passes on: a query
+    that holds one has a NaN for its density, and so have all queries where a sample holds one.
+
     Parameters
     ----------
     queries_MD : (M, D) float32 or float64
-        Where the density is asked for.
+        Where the density is asked for; D >= 1.
     samples_ND : (N, D) float32 or float64
         The centres, N >= 1.
     sigmas_S : (S,) float32 or float64
-        The windows' standard deviations, finite and > 0.
+        The windows' standard deviations, 1e-100 to 1e100, S >= 1.
     progress : callable, optional
         Called with the number of queries that have been done since the last call, from any thread.
     backend : str
@@ -42,21 +51,29 @@ def log_density(
     Returns
     -------
     (S, M) float64
-        One row a sigma.
+        One row a sigma. The backend ``cpu`` is within 0.01 nats of the definition, mostly within 0.001, whatever the
+        data and the sigmas; what it cannot have to that from float32 it computes in float64.
 
     Raises
     ------
     TypeError, ValueError
         An argument is not of this kind; the message names it.
+    BackendError
+        The backend cannot run here, or an array lies on a device that cannot be read here.
     """
+    queries_MD, samples_ND = to_host("queries", queries_MD), to_host("samples", samples_ND)
+    sigmas_S = to_host("sigmas", sigmas_S)
     require_array("queries", queries_MD, (None, None))
     require_array("samples", samples_ND, (None, queries_MD.shape[1]))
     require_array("sigmas", sigmas_S, (None,))
+    if not queries_MD.shape[1]:
+        raise ValueError("queries has no columns; it needs at least one")
     if not len(samples_ND):
         raise ValueError("samples has no rows; it needs at least one")
-    # Sigmas are the host's own few numbers, so reading them waits for nothing.
     if not len(sigmas_S) or not all(np.isfinite(sigma) and sigma > 0 for sigma in sigmas_S):
         raise ValueError(f"sigmas is {list(map(float, sigmas_S))}; it must hold finite numbers > 0, one at least")
+    if sigmas_S.min() < MIN_SIGMA or sigmas_S.max() > MAX_SIGMA:
+        raise ValueError(f"sigmas is {list(map(float, sigmas_S))}; each must lie between {MIN_SIGMA} and {MAX_SIGMA}")
     result: NDArray[np.float64] = implementation(__name__, backend).log_density(
         queries_MD, samples_ND, np.asarray(sigmas_S, np.float64), progress
     )

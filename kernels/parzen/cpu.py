@@ -1,34 +1,49 @@
 """The Parzen log density on a CPU: a BLAS product a tile, then every sigma's exponentials from it in one parallel loop.
 
-A tile's squared distances are ‖q‖² + ‖x‖² - 2 q·x in float32, of data from which the samples' mean was subtracted:
-the norms, and with them what the sum cancels, are then as small as they get. What is lost all the same, over σ², is the
-error in nats; sigmas for which its estimate is above 0.01 take direct differences in float64 instead, some ten times
-slower. So the result is right for any data and any sigma: only the time depends on them.
+A tile's squared distances are ‖q‖² + ‖x‖² - 2 q·x in float32, of data from which the samples' mean was subtracted (the
+norms, and with them what the sum cancels, are then as small as they get) and which a power of two brings to norms near
+1, so that no square leaves float32's range. What is lost all the same, over σ², is the error in nats.
+
+Sigmas for which its estimate is above 0.01 take the product only to find the samples that can matter: those within
+80 σ² of the nearest, and twice a bound of the rounding more. Their distances are found anew, by direct differences in
+float64. So the result is right for any data and any sigma, and only the time depends on them: a narrow window sees few
+samples, unless all are alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from numba import njit, prange
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from fastgan.kernels.common.arrays import Array
 from fastgan.kernels.common.blas import gemm
+from fastgan.kernels.common.loops import inlined_with, loop_with, prange
 
 # A tile of products is 8 MB: it stays in the last cache between BLAS and the loop, while a row of it, and the distances
 # made from it, stay in the first. Samples are centred again for each tile of queries: seldom, so that it costs little.
 _QUERIES_A_TILE = 2048
 _SAMPLES_A_TILE = 1024
+# A centred tile of very wide rows would be larger than everything else: 64 MB of it are enough.
+_NUMBERS_A_TILE = 1 << 24
 _MAX_ERROR = 0.01
-# The error of a distance over eps · (greatest ‖q‖² + greatest ‖x‖²): measured as 1.3 on MNIST, D = 784.
+_EPS = float(np.finfo(np.float32).eps)
+# The error of a distance over eps · (greatest ‖q‖² + greatest ‖x‖²) is 1.3 at most on MNIST and on random data of any
+# D, but 24 where all rows are plain grey: equal terms round the same way each time. So it is measured too, on a block
+# of pairs, and the greater of the two is believed, with room.
 _ERROR_FACTOR = 3.0
+_PROBED_ROWS, _PROBED_NUMBERS = 128, 1 << 21
+_ROOM = 3.0
+# Terms below e^-40 of the greatest are left out of an exact sum: a million of them are 4e-12 nats.
+_LEAST_LOG_TERM = 40.0
 _LOG2_E = 1.4426950408889634
 # Below this exponent a float32 sum that holds a 1 cannot see the term, and 2^x is still a normal number.
 _LEAST_EXPONENT = np.float32(-126.0)
-# Sums of float32 terms may be taken in any order and fused: but NaN and infinity keep their meaning.
-_ANY_ORDER = {"reassoc", "contract", "nsz"}
+# Sums may be taken in any order and fused: but NaN and infinity keep their meaning.
+_ANY_ORDER = ("reassoc", "contract", "nsz")
 
 
 def log_density(
@@ -36,41 +51,64 @@ def log_density(
 ) -> NDArray[np.float64]:
     """Fill (S, M) tile by tile, in a fixed order."""
     M, D = queries_MD.shape
-    N = len(samples_ND)
-    # Any shift does, as long as queries and samples have the same.
-    mean_D = samples_ND.mean(axis=0, dtype=np.float64).astype(samples_ND.dtype)
-    queries, query_norms = _buffers(min(M, _QUERIES_A_TILE), D)
-    samples, sample_norms = _buffers(min(N, _SAMPLES_A_TILE), D)
+    N, S = len(samples_ND), len(sigmas_S)
+    out_SM = np.empty((S, M))
+    tile_rows = max(64, _NUMBERS_A_TILE // D)
+    queries, query_norms = _buffers(min(M, _QUERIES_A_TILE, tile_rows), D)
+    samples, sample_norms = _buffers(min(N, _SAMPLES_A_TILE, tile_rows), D)
     products = np.empty(len(queries) * len(samples), np.float32)
 
-    greatest_norm = sum(_greatest_norm(rows, mean_D) for rows in (queries_MD, samples_ND))
-    errors_S = _ERROR_FACTOR * np.finfo(np.float32).eps * greatest_norm * 0.5 / sigmas_S**2
-    # Written so that NaN, of data whose norms overflow, takes the direct way too.
-    fast_S = errors_S <= _MAX_ERROR
-    # In the units of 2^x, which the loop computes.
-    rates_S = 0.5 * _LOG2_E / sigmas_S**2
+    # Extreme data and sigmas overflow to infinity, or NaN, in these few numbers: which then mean "not fast".
+    with np.errstate(all="ignore"):
+        mean_D = samples_ND.mean(axis=0, dtype=np.float64)
+        greatest_norm = _greatest_norm(queries_MD, mean_D) + _greatest_norm(samples_ND, mean_D)
+        usable = np.isfinite(greatest_norm)
+        scale = 2.0 ** -np.round(0.5 * np.log2(greatest_norm)) if usable and greatest_norm > 0 else 1.0
+        greatest_norm *= scale * scale
+        # In the units of 2^x, which the loop computes, and of the scaled distances.
+        rates_S = 0.5 * _LOG2_E * (1.0 / (sigmas_S * scale)) ** 2
+        distance_error = _ERROR_FACTOR * _EPS * greatest_norm
+        if usable and M:
+            probed = (_spread(queries_MD), mean_D, scale), (_spread(samples_ND), mean_D, scale)
+            distance_error = max(distance_error, _ROOM * _probe_error(*probed))
+        # Written so that NaN, of data whose norms overflow, is not fast either.
+        fast_S = distance_error * rates_S / _LOG2_E <= _MAX_ERROR
+        exact_S = ~fast_S
+        precisions = 0.5 / sigmas_S[exact_S] ** 2
+        # The distance beyond which a sample cannot matter, from the least distance on, both as the products give them.
+        # A product of D terms is off by at most D eps / 2 · ‖q‖ ‖x‖, the norms, sums and centred numbers by a few eps.
+        margin = np.inf
+        if usable and len(precisions):
+            margin = 2 * _LEAST_LOG_TERM * (sigmas_S[exact_S].max() * scale) ** 2
+            margin += 2 * (D / 2 + 8) * _EPS * greatest_norm
 
-    out_SM = np.empty((len(sigmas_S), M))
-    for m in range(0, M, _QUERIES_A_TILE):
-        tile = slice(m, min(m + _QUERIES_A_TILE, M))
+    for m in range(0, M, max(1, len(queries))):
+        tile = slice(m, min(m + len(queries), M))
         T = tile.stop - tile.start
-        if fast_S.any():
-            _centre(queries_MD[tile], mean_D, queries, query_norms)
-            rates = rates_S[fast_S]
-            least_T = np.full(T, np.inf, np.float32)
-            sums_TS = np.zeros((T, len(rates)))
-            for n in range(0, N, _SAMPLES_A_TILE):
-                # Centred a tile at a time, so that no second copy of all the samples is ever held.
-                rows_ND = samples_ND[n : n + _SAMPLES_A_TILE]
-                _centre(rows_ND, mean_D, samples, sample_norms)
-                product = products[: T * len(rows_ND)].reshape(T, len(rows_ND))
-                gemm(queries[:T], samples[: len(rows_ND)].T, product)
-                _accumulate(product, query_norms, sample_norms, rates, least_T, sums_TS)
-            out_SM[fast_S, tile] = (np.log(sums_TS) - rates / _LOG2_E * least_T[:, None]).T
-        if not fast_S.all():
-            out_TS = np.empty((T, int((~fast_S).sum())))
-            _log_sums_directly(queries_MD[tile], samples_ND, 0.5 / sigmas_S[~fast_S] ** 2, out_TS)
-            out_SM[~fast_S, tile] = out_TS.T
+        _centre(queries_MD[tile], mean_D, scale, queries, query_norms, size=T * D)
+        fast_rates = rates_S[fast_S]
+        fast_least_T, fast_sums_TS = np.full(T, np.inf, np.float32), np.zeros((T, len(fast_rates)))
+        near_T, least_T = np.full(T, np.inf), np.full(T, np.inf)
+        sums_TS = np.zeros((T, len(precisions)))
+        for n in range(0, N, len(samples)):
+            # Centred a tile at a time, so that no second copy of all the samples is ever held.
+            rows_ND = samples_ND[n : n + len(samples)]
+            _centre(rows_ND, mean_D, scale, samples, sample_norms, size=rows_ND.size)
+            product = products[: T * len(rows_ND)].reshape(T, len(rows_ND))
+            gemm(queries[:T], samples[: len(rows_ND)].T, product)
+            if len(fast_rates):
+                _accumulate(
+                    product, query_norms, sample_norms, fast_rates, fast_least_T, fast_sums_TS, size=product.size
+                )
+            if len(precisions):
+                _accumulate_exactly(
+                    product, query_norms, sample_norms, queries_MD[tile], rows_ND, margin, precisions,
+                    near_T, least_T, sums_TS, size=product.size,
+                )  # fmt: skip
+        # The logarithm of 0 is right where every distance overflows: no density is left there.
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            out_SM[fast_S, tile] = (np.log(fast_sums_TS) - fast_rates / _LOG2_E * fast_least_T[:, None]).T
+            out_SM[exact_S, tile] = (np.log(sums_TS) - precisions * least_T[:, None]).T
         if progress is not None:
             progress(T)
     out_SM -= (np.log(N) + D * np.log(sigmas_S * np.sqrt(2.0 * np.pi)))[:, None]
@@ -81,39 +119,59 @@ def _buffers(num_rows: int, D: int) -> tuple[NDArray[np.float32], NDArray[np.flo
     return np.empty((num_rows, D), np.float32), np.empty(num_rows, np.float32)
 
 
-def _greatest_norm(rows_ND: Array, mean_D: Array) -> float:
+def _greatest_norm(rows_ND: Array, mean_D: NDArray[np.float64]) -> float:
     if not len(rows_ND):
         return 0.0
     norms_N = np.empty(len(rows_ND))
-    _norms(rows_ND, mean_D, norms_N)
+    _norms(rows_ND, mean_D, norms_N, size=rows_ND.size)
+    # NumPy's maximum is NaN where one of them is.
     return float(norms_N.max())
 
 
-@njit(parallel=True, cache=True, nogil=True, error_model="numpy", fastmath=_ANY_ORDER)
-def _norms(rows_ND, mean_D, out_N):  # type: ignore[no-untyped-def]
+def _spread(rows: Array) -> Array:
+    """Give some rows from all over the array."""
+    count = max(8, min(_PROBED_ROWS, _PROBED_NUMBERS // rows.shape[1]))
+    return np.ascontiguousarray(rows[:: -(-len(rows) // count)])
+
+
+def _probe_error(queries: tuple[Array, Array, float], samples: tuple[Array, Array, float]) -> float:
+    """Find the greatest error of the distances that a product gives, for a few rows, a mean and a scale each."""
+    (q, q_norms), (x, x_norms) = (_buffers(len(rows[0]), len(rows[1])) for rows in (queries, samples))
+    _centre(*queries, q, q_norms, size=q.size)
+    _centre(*samples, x, x_norms, size=x.size)
+    product = np.empty((len(q), len(x)), np.float32)
+    gemm(q, x.T, product)
+    distances = q_norms[:, None] + x_norms - np.float32(2.0) * product
+    return float(np.abs(distances - cdist(q, x, "sqeuclidean")).max())
+
+
+@loop_with(*_ANY_ORDER)
+def _norms(rows_ND: Any, mean_D: Any, out_N: Any) -> None:
     """Find the squared norms of centred rows."""
     for n in prange(rows_ND.shape[0]):
         total = 0.0
         for d in range(rows_ND.shape[1]):
-            x = np.float64(rows_ND[n, d]) - np.float64(mean_D[d])
+            x = np.float64(rows_ND[n, d]) - mean_D[d]
             total += x * x
         out_N[n] = total
 
 
-@njit(parallel=True, cache=True, nogil=True, error_model="numpy", fastmath=_ANY_ORDER)
-def _centre(rows_TD, mean_D, out_TD, norms_T):  # type: ignore[no-untyped-def]
-    """Subtract the mean and find the squared norms, in one pass."""
+@loop_with(*_ANY_ORDER)
+def _centre(rows_TD: Any, mean_D: Any, scale: Any, out_TD: Any, norms_T: Any) -> None:
+    """Subtract the mean, scale, and find the squared norms, in one pass."""
     for t in prange(rows_TD.shape[0]):
         total = 0.0
         for d in range(rows_TD.shape[1]):
-            x = np.float32(rows_TD[t, d] - mean_D[d])
+            x = np.float32((np.float64(rows_TD[t, d]) - mean_D[d]) * scale)
             out_TD[t, d] = x
             total += np.float64(x) * np.float64(x)
         norms_T[t] = total
 
 
-@njit(parallel=True, cache=True, nogil=True, error_model="numpy", fastmath=_ANY_ORDER)
-def _accumulate(product, query_norms_T, sample_norms_N, rates_S, least_T, sums_TS):  # type: ignore[no-untyped-def]
+@loop_with(*_ANY_ORDER)
+def _accumulate(
+    product: Any, query_norms_T: Any, sample_norms_N: Any, rates_S: Any, least_T: Any, sums_TS: Any
+) -> None:
     """Add a tile's terms to each query's sums, relative to its least distance so far."""
     num_samples = product.shape[1]
     for t in prange(product.shape[0]):
@@ -138,8 +196,8 @@ def _accumulate(product, query_norms_T, sample_norms_N, rates_S, least_T, sums_T
         least_T[t] = new_least
 
 
-@njit(inline="always")
-def _exp2(x):  # type: ignore[no-untyped-def]
+@inlined_with(*_ANY_ORDER)
+def _exp2(x: Any) -> Any:
     """Compute 2^x of float32 x <= 0 to 2 units in the last place: a polynomial, as no library's exp vectorises here."""
     x = max(x, _LEAST_EXPONENT)
     whole = np.floor(x)
@@ -155,22 +213,49 @@ def _exp2(x):  # type: ignore[no-untyped-def]
     return (np.float32(1.0) + f * q) * scale
 
 
-@njit(parallel=True, cache=True, nogil=True, error_model="numpy", fastmath=_ANY_ORDER)
-def _log_sums_directly(queries_TD, samples_ND, precisions_S, out_TS):  # type: ignore[no-untyped-def]
-    """Find log Σ_n exp(-precision · ‖q - x_n‖²) by direct differences in float64."""
+@loop_with(*_ANY_ORDER)
+def _accumulate_exactly(
+    product: Any, query_norms_T: Any, sample_norms_N: Any, queries_TD: Any, samples_ND: Any,
+    margin: Any, precisions_S: Any, near_T: Any, least_T: Any, sums_TS: Any,
+) -> None:  # fmt: skip
+    """Add the terms of the samples that can matter, from direct differences in float64.
+
+    ``near_T`` is the least distance so far as the products give it, ``least_T`` the least that was computed exactly.
+    """
     num_samples, D = samples_ND.shape
     for t in prange(queries_TD.shape[0]):
-        distances = np.empty(num_samples)
-        least = np.inf
+        near = near_T[t]
         for n in range(num_samples):
-            total = 0.0
-            for d in range(D):
-                difference = np.float64(queries_TD[t, d]) - np.float64(samples_ND[n, d])
-                total += difference * difference
-            distances[n] = total
-            least = min(least, total)
+            about = np.float64(query_norms_T[t] + sample_norms_N[n] - np.float32(2.0) * product[t, n])
+            if about < near:
+                near = about
+        near_T[t] = near
+        limit = near + margin
+
+        distances = np.empty(num_samples)
+        count = 0
+        least = least_T[t]
+        for n in range(num_samples):
+            # Written so that NaN is looked at, and handed on.
+            if not (np.float64(query_norms_T[t] + sample_norms_N[n] - np.float32(2.0) * product[t, n]) > limit):
+                total = 0.0
+                for d in range(D):
+                    difference = np.float64(queries_TD[t, d]) - np.float64(samples_ND[n, d])
+                    total += difference * difference
+                distances[count] = total
+                count += 1
+                if total < least:
+                    least = total
+
+        fall = least_T[t] - least
         for s in range(precisions_S.shape[0]):
-            total = 0.0
-            for n in range(num_samples):
-                total += np.exp(precisions_S[s] * (least - distances[n]))
-            out_TS[t, s] = np.log(total) - precisions_S[s] * least
+            total = sums_TS[t, s]
+            # The first fall is infinite, and there is nothing to scale yet.
+            if total != 0.0:
+                total *= np.exp(-precisions_S[s] * fall)
+            for i in range(count):
+                # A distance that overflowed has no density, whatever the least is.
+                if distances[i] != np.inf:
+                    total += np.exp(precisions_S[s] * (least - distances[i]))
+            sums_TS[t, s] = total
+        least_T[t] = least

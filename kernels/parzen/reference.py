@@ -34,13 +34,18 @@ def log_density(
         for n in range(0, N, _SAMPLES_A_TILE):
             distances_TN = cdist(queries_TD, samples_ND[n : n + _SAMPLES_A_TILE], "sqeuclidean")
             new_least_T = np.minimum(least_T, distances_TN.min(axis=1))
-            fall_T = least_T - new_least_T if n else np.zeros(len(queries_TD))
-            distances_TN -= new_least_T[:, None]
-            for s in range(S):
-                sums_ST[s] *= np.exp(-precisions_S[s] * fall_T)
-                sums_ST[s] += np.exp(-precisions_S[s] * distances_TN).sum(axis=1)
+            # A distance that overflowed has no density; where all so far did, nothing is there to be relative to.
+            shift_T = np.where(new_least_T == np.inf, 0.0, new_least_T)
+            fall_T = np.where(least_T == np.inf, 0.0, least_T - shift_T)
+            distances_TN -= shift_T[:, None]
+            # Narrow windows take exponents out of float64's range, where the term is 0.
+            with np.errstate(over="ignore"):
+                for s in range(S):
+                    sums_ST[s] *= np.exp(-precisions_S[s] * fall_T)
+                    sums_ST[s] += np.exp(-precisions_S[s] * distances_TN).sum(axis=1)
             least_T = new_least_T
-        out_SM[:, tile] = np.log(sums_ST) - precisions_S[:, None] * least_T - np.log(N)
+        with np.errstate(over="ignore", divide="ignore"):
+            out_SM[:, tile] = np.log(sums_ST) - precisions_S[:, None] * least_T - np.log(N)
         if progress is not None:
             progress(len(queries_TD))
 

@@ -91,7 +91,7 @@ def test_every_case_runs_once_a_round_and_the_order_changes():
     seen = []
     names = "abcdef"
     cases = [Case(name, run=lambda name=name: seen.append(name), verify=accept) for name in names]
-    times = harness.measure(cases, Budget("quick", warmup=2, min_repeats=10, seconds=0.0))
+    times, _ = harness.measure(cases, Budget("quick", warmup=2, min_repeats=10, seconds=0.0))
     rounds = ["".join(seen[i : i + 6]) for i in range(0, len(seen), 6)]
     assert len(rounds) == 12
     assert all(sorted(one) == list(names) for one in rounds)
@@ -103,7 +103,7 @@ def test_the_budget_is_both_repeats_and_seconds(clock):
     def repeats(*milliseconds, min_repeats, seconds):
         one = case(clock, "one", *milliseconds)
         budget = Budget("quick", warmup=0, min_repeats=min_repeats, seconds=seconds)
-        return len(harness.measure([one], budget, clock.seconds)[one.key])
+        return len(harness.measure([one], budget, clock.seconds)[0][one.key])
 
     assert repeats(100, min_repeats=3, seconds=0.95) == 10
     assert repeats(100, min_repeats=30, seconds=0.95) == 30
@@ -181,6 +181,34 @@ def test_a_missing_peer_is_a_row_that_says_so(tmp_path, clock):
     assert "| fastgan | 3 | 5.00 ms | 5.00 to 5.00 ms |\n" in table
 
 
+def test_a_peer_that_cannot_run_becomes_a_row_that_says_so(tmp_path, clock):
+    def cannot():
+        raise harness.CannotRunError("no compiler\n  was found")
+
+    peer = Case("torch", run=lambda: clock.takes(1)(), verify=cannot)
+    own = case(clock, "fastgan", 5, bound="torch")
+    first, second = read(run(compare(peer, own), tmp_path, clock))
+    assert (first["missing"], first["median_s"]) == ("no compiler was found", "")
+    assert (second["median_s"], second["of_bound"]) == ("0.005", "")
+
+
+def test_a_case_can_measure_something_else(tmp_path, clock):
+    numbers = iter([9.0, 30.0, 10.0, 20.0])  # the first is the warm-up's
+    probe = Case("probe", run=lambda: next(numbers), verify=accept, timer=clock.timer, measure="peak MB")
+    path = run(compare(probe, case(clock, "other", 1)), tmp_path, clock)
+    first, second = read(path)
+    assert (first["measure"], first["measured"]) == ("peak MB", "20")
+    assert (second["measure"], second["measured"]) == ("", "")
+    assert "| case | peak MB | median | quartiles |\n" in harness.table_of(path)
+    assert "| probe | 20 | " in harness.table_of(path)
+
+
+def test_settling_runs_once_and_gives_no_inputs():
+    ran = []
+    assert harness.settled(lambda: ran.append(1))() == ()
+    assert ran == [1]
+
+
 def test_a_roof_bounds_by_the_longer_of_flop_and_bytes(tmp_path, clock):
     roof = Roof("data sheet", flop_per_s=1e9, bytes_per_s=1e8)
     by_flop = case(clock, "by flop", 10, flop=5e6, bytes=1e5, bound=roof)
@@ -250,7 +278,7 @@ def test_registering():
     assert registry["linear-maxout"].device is harness.cpu_device
     with pytest.raises(ValueError, match="two comparisons called"):
         registry.comparison("linear-maxout", "Another.")
-    for name in ("all", "tables", "Linear", "a_b", ""):
+    for name in ("all", "tables", "plots", "Linear", "a_b", ""):
         with pytest.raises(ValueError, match="lower-case letters"):
             registry.comparison(name, "A title.")
     with pytest.raises(BenchError, match=r"no comparison called 'linear-maxuot'\. Did you mean linear-maxout\?"):

@@ -1,10 +1,18 @@
+import importlib
+import importlib.util
 import json
+import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from fastgan import datasets, scoring
-from tests.runs_for_tests import invoke
+from fastgan.kernels.common import backends
+from tests.runs_for_tests import invoke, pixels_of
+
+# The package's own attribute of this name is the command.
+parzen_command = importlib.import_module("fastgan.cli.parzen")
 
 FEW = ("--num-samples", "50")
 
@@ -16,7 +24,7 @@ def test_the_score_is_the_librarys(runs, run):
         f"{score.log_likelihood:.2f} ± {score.standard_error:.2f} nats: digits test data under 50 samples, "
         f"sigma {score.sigma:.4g}\n"
     )
-    assert result.stderr == "0 s with cpu\n"
+    assert re.fullmatch(rf"\d+ s with {backends.resolve()}\n", result.stderr)
     assert invoke("parzen", *FEW, "--seed", "2", "--quiet").stderr == ""
 
 
@@ -34,7 +42,7 @@ def test_the_paper_draws_ten_thousand_and_so_does_the_command(runs, monkeypatch)
 
 def rows_of(output):
     header, *rows, result = output.splitlines()
-    assert header.split() == ["sigma", "validation", "nats"]
+    assert header == "sigma     validation nats ± standard error"
     assert "nats: digits test data under 50 samples" in result
     return [row.split() for row in rows]
 
@@ -44,7 +52,89 @@ def test_every_row_of_the_grid_is_printed(runs, run):
     score = scoring.parzen(run.generator.sample(50), "digits")
     assert [row[0] for row in rows] == [f"{sigma:.4g}" for sigma in scoring.sigma_grid()]
     assert [row[1] for row in rows] == [f"{nats:.2f}" for nats in score.validation_log_likelihood]
-    assert [row[0] for row in rows if row[2:] == ["chosen"]] == [f"{score.sigma:.4g}"]
+    assert [row[2:4] for row in rows] == [["±", f"{error:.2f}"] for error in score.validation_standard_error]
+    assert [row[0] for row in rows if row[4:] == ["chosen"]] == [f"{score.sigma:.4g}"]
+    assert sum(len(row) == 4 for row in rows) == len(rows) - 1
+
+
+def test_a_refined_sigma_has_a_row_of_its_own(runs, run):
+    result = invoke("parzen", "--refine", *FEW)
+    rows = rows_of(result.stdout)
+    score = scoring.parzen(run.generator.sample(50), "digits", refine=True)
+    assert len(rows) == 11
+    assert [row for row in rows if len(row) > 4] == [
+        [f"{score.sigma:.4g}", f"{max(score.refined_log_likelihood):.2f}", "±", rows_error(score), "chosen,", "refined"]
+    ]
+    assert [float(row[0]) for row in rows] == sorted(float(row[0]) for row in rows)
+    fields = json.loads(invoke("parzen", "--refine", "--json", *FEW).stdout)
+    assert fields["sigma"] == score.sigma
+    assert fields["sigma"] in fields["refined_sigmas"]
+
+
+def rows_error(score):
+    return f"{score.refined_standard_error[score.refined_sigmas.index(score.sigma)]:.2f}"
+
+
+def test_baselines_stand_below_the_score(runs, run):
+    lines = invoke("parzen", "--baselines", *FEW).stdout.splitlines()
+    score = scoring.parzen(run.generator.sample(50), "digits", baselines=True)
+    assert "nats: digits test data under 50 samples" in lines[0]
+    assert lines[1] == ""
+    assert lines[2].split() == ["samples", "number", "sigma", "test", "nats", "±", "standard", "error"]
+    rows = [("these", 50, score), *((row.name, row.num_samples, row) for row in score.baselines)]
+    assert [name for name, _, _ in rows] == ["these", "training images", "k-means centroids"]
+    for line, (name, number, row) in zip(lines[3:], rows, strict=True):
+        assert line.startswith(name)
+        assert line[len(name) :].split() == [
+            str(number), f"{row.sigma:.4g}", f"{row.log_likelihood:.2f}", "±", f"{row.standard_error:.2f}",
+        ]  # fmt: skip
+    fields = json.loads(invoke("parzen", "--baselines", "--json", *FEW).stdout)
+    assert [row["name"] for row in fields["baselines"]] == ["training images", "k-means centroids"]
+    assert fields["baselines"][1]["log_likelihood"] == score.baselines[1].log_likelihood
+
+
+def test_the_curve_is_drawn(runs, tmp_path):
+    pytest.importorskip("matplotlib")
+    invoke("parzen", "--plot", tmp_path / "curve.png", "--refine", *FEW)
+    assert pixels_of(tmp_path / "curve.png").shape[:2] == (630, 960)
+
+
+def test_a_plot_that_cannot_be_is_refused_before_any_work(runs, tmp_path, monkeypatch):
+    def work(*_, **__):
+        raise AssertionError("work was done")
+
+    monkeypatch.setattr(scoring, "parzen", work)
+    assert "'curve.pdf' must end in .png" in invoke("parzen", "--plot", "curve.pdf", code=2).stderr
+    missing = tmp_path / "none" / "curve.png"
+    assert "none of curve.png does not exist" in invoke("parzen", "--plot", missing, code=1).stderr
+    (tmp_path / "folder.png").mkdir()
+    assert "is a folder" in invoke("parzen", "--plot", tmp_path / "folder.png", code=1).stderr
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "matplotlib" else find_spec(name, *rest)
+    )
+    stderr = invoke("parzen", "--plot", tmp_path / "curve.png", code=1).stderr
+    assert "A plot needs matplotlib, which is not installed: pip install 'fastgan[plots]'" in stderr
+    assert not (tmp_path / "curve.png").exists()
+
+
+def test_a_best_sigma_at_the_edge_is_a_warning_and_not_a_traceback(runs):
+    result = invoke("parzen", "--sigma-range", "2", "3", "3", *FEW)
+    assert result.stderr.startswith("Warning: The best sigma, 2, is the least of the grid")
+    assert "2         " in result.stdout
+
+
+def test_a_terminal_is_shown_a_bar_and_the_time_left():
+    shown, now = [], iter([100.0, 130.0, 160.0])
+    show = parzen_command._progress(SimpleNamespace(show=shown.append), clock=lambda: next(now))
+    show(0, 600)
+    show(300, 600)
+    show(600, 600)
+    assert shown == [
+        "[........................] 0 of 600 images, 0 s left",
+        "[############............] 300 of 600 images, 30 s left",
+        "[########################] 600 of 600 images, 0 s left",
+    ]
 
 
 def test_a_range_of_ones_own_takes_the_grids_place(runs):
@@ -65,13 +155,13 @@ def test_json_is_one_object_of_known_fields(runs):
     fields = json.loads(result.stdout)
     assert list(fields) == [
         "dataset", "split", "num_samples", "sigma", "sigma_grid", "validation_log_likelihood",
-        "log_likelihood", "standard_error", "backend", "seconds",
+        "log_likelihood", "standard_error", "backend", "seconds", "validation_standard_error",
     ]  # fmt: skip
     assert (fields["dataset"], fields["split"], fields["num_samples"], fields["backend"]) == (
         "digits",
         "test",
         50,
-        "cpu",
+        backends.resolve(),
     )
     assert len(fields["sigma_grid"]) == len(fields["validation_log_likelihood"]) == 10
     assert fields["sigma"] in fields["sigma_grid"]
@@ -130,6 +220,28 @@ def test_samples_that_do_not_serve_are_refused(tmp_path, array, sentence):
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize("name", ["mine.npy", "mine.npz", "mine.h5"])
+def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\n and more that is no array")
+    stderr = invoke("parzen", "--samples", tmp_path / name, "--dataset", "digits", code=1).stderr
+    assert f"{name} cannot be read as a {(tmp_path / name).suffix} file" in stderr
+
+
+def test_a_run_may_be_scored_by_what_it_draws(runs, tmp_path, monkeypatch):
+    # A generator with a linear output leaves [0, 1]; a file of such samples would be refused.
+    seen = []
+
+    def spy(*_, any_range, **__):
+        seen.append(any_range)
+        return scoring.ParzenScore("digits", "test", 50, 0.2, None, None, 1.0, 0.1, "reference", 1.0)
+
+    monkeypatch.setattr(scoring, "parzen", spy)
+    invoke("parzen", *FEW)
+    np.save(tmp_path / "mine.npy", np.zeros((5, 64), np.float32))
+    invoke("parzen", "--samples", tmp_path / "mine.npy", "--dataset", "digits")
+    assert seen == [True, False]
+
+
 def test_samples_that_are_not_there_are_refused(tmp_path):
     stderr = invoke("parzen", "--samples", tmp_path / "none.npy", "--dataset", "digits", code=1).stderr
     assert "none.npy does not exist" in stderr
@@ -140,6 +252,9 @@ def test_samples_that_are_not_there_are_refused(tmp_path):
     [
         (("--sigma", "0.2", "--sigma-grid"), "--sigma and --sigma-grid exclude each other"),
         (("--sigma", "0.2", "--sigma-range", "0.1", "1", "3"), "--sigma and --sigma-range exclude each other"),
+        (("--sigma", "0.2", "--refine"), "--sigma and --refine exclude each other"),
+        (("--sigma", "0.2", "--plot", "a.png"), "--sigma and --plot exclude each other"),
+        (("--refine", "--sigma-range", "0.2", "0.2", "1"), "'--sigma-range': --refine searches between the neighbours"),
         (("--sigma", "0"), "'--sigma'"),
         (("--sigma", "-1"), "'--sigma'"),
         (("--sigma", "nan"), "'--sigma'"),
