@@ -98,12 +98,18 @@ def log_density(
             gemm(queries[:T], samples[: len(rows_ND)].T, product)
             if len(fast_rates):
                 _accumulate(
-                    product, query_norms, sample_norms, fast_rates, fast_least_T, fast_sums_TS, size=product.size
+                    product,
+                    query_norms,
+                    sample_norms,
+                    fast_rates,
+                    fast_least_T,
+                    fast_sums_TS,
+                    size=product.size * len(fast_rates),
                 )
             if len(precisions):
                 _accumulate_exactly(
                     product, query_norms, sample_norms, queries_MD[tile], rows_ND, margin, precisions,
-                    near_T, least_T, sums_TS, size=product.size,
+                    near_T, least_T, sums_TS, size=product.size * D,
                 )  # fmt: skip
         # The logarithm of 0 is right where every distance overflows: no density is left there.
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):

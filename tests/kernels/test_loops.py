@@ -92,6 +92,14 @@ def work(rng):
     return [*results, W, v, b, vb]
 
 
+@pytest.fixture
+def in_parallel(monkeypatch):
+    """Let small loops run in parallel, and all that has a loop of its own run in it whatever the threads."""
+    monkeypatch.setattr(loops, "PARALLEL_SIZE", 1 << 12)
+    monkeypatch.setattr("fastgan.kernels.linear_maxout.cpu._sums_over_winners", lambda num_pieces: num_pieces >= 4)
+
+
+@pytest.mark.usefixtures("in_parallel")
 def test_loops_give_the_same_bits_with_any_number_of_threads():
     results = []
     for number in (1, 2, 3):
@@ -101,6 +109,7 @@ def test_loops_give_the_same_bits_with_any_number_of_threads():
         assert all((a == b).all() for a, b in zip(several, results[0], strict=True))
 
 
+@pytest.mark.usefixtures("in_parallel")
 def test_loops_may_be_called_from_several_threads():
     expected = [array.copy() for array in work(np.random.default_rng(0))]
     found = {}

@@ -240,8 +240,7 @@ def test_progress_counts_every_query(either, rng):
 @pytest.mark.parametrize("sigmas", [[0.01], [0.5]])
 def test_memory_is_the_tiles_and_the_outputs(sigmas):
     # Scaled down from 100,000 x 100,000 x 784, where a second copy of the samples would be 314 MB.
-    queries = np.ones((1, 784), np.float32)
-    compute("cpu", queries, queries, sigmas)  # what compiling takes is not meant
+    compute("cpu", np.ones((300, 784), np.float32), np.zeros((10_000, 784), np.float32), sigmas)  # not meant: compiling
     peaks = []
     for num_samples in (2_000, 10_000):
         samples = np.zeros((num_samples, 784), np.float32)
