@@ -66,20 +66,12 @@ class Saved:
         return Saved(self.x[rows], self.y[rows], pieces, dropout)
 
 
-class Linear:
-    """``y = f(dropout(x) W + b)``.
-
-    Attributes
-    ----------
-    W, vW : (I, O)
-        Weights and their velocity.
-    b, vb : (O,)
-        Biases and their velocity.
-    """
+class _Layer:
+    """What the layers share: parameters, their velocities, and where they live."""
 
     PARAMETERS: ClassVar = ("W", "b", "vW", "vb")
 
-    def __init__(self, config: LinearConfig, W: Array, b: Array, device: HostDevice, workspace: Workspace) -> None:
+    def __init__(self, config: LayerConfig, W: Array, b: Array, device: HostDevice, workspace: Workspace) -> None:
         self.config = config
         self.backend = device.backend
         self.workspace = workspace
@@ -90,6 +82,20 @@ class Linear:
     def num_inputs(self) -> int:
         """I."""
         return int(self.W.shape[0])
+
+
+class Linear(_Layer):
+    """``y = f(dropout(x) W + b)``.
+
+    Attributes
+    ----------
+    W, vW : (I, O)
+        Weights and their velocity.
+    b, vb : (O,)
+        Biases and their velocity.
+    """
+
+    config: LinearConfig
 
     @property
     def num_outputs(self) -> int:
@@ -131,22 +137,10 @@ class Linear:
         )  # fmt: skip
 
 
-class LinearMaxout:
+class LinearMaxout(_Layer):
     """``y = max over pieces of dropout(x) W + b``: like ``Linear``, with W (I, U·P) and b (U·P,)."""
 
-    PARAMETERS: ClassVar = Linear.PARAMETERS
-
-    def __init__(self, config: MaxoutConfig, W: Array, b: Array, device: HostDevice, workspace: Workspace) -> None:
-        self.config = config
-        self.backend = device.backend
-        self.workspace = workspace
-        self.W, self.b = device.upload(W), device.upload(b)
-        self.vW, self.vb = device.upload(np.zeros_like(W)), device.upload(np.zeros_like(b))
-
-    @property
-    def num_inputs(self) -> int:
-        """I."""
-        return int(self.W.shape[0])
+    config: MaxoutConfig
 
     @property
     def num_outputs(self) -> int:
