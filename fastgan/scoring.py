@@ -25,8 +25,8 @@ from fastgan import datasets
 from fastgan.errors import BackendError, DataError, FastganWarning
 from fastgan.kernels import parzen as parzen_kernel
 from fastgan.kernels.common.backends import resolve
+from fastgan.kernels.common.exchange import to_host
 from fastgan.kernels.parzen import MAX_SIGMA, MIN_SIGMA
-from fastgan.kernels.parzen.exchange import to_host
 
 NUM_SAMPLES = 10_000
 # A refined sigma is within a thousandth of the best, which moves a score by far less than its standard error; the

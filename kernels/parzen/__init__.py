@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fastgan.kernels.common.arrays import require_array
 from fastgan.kernels.common.backends import implementation
-from fastgan.kernels.parzen.exchange import to_host
+from fastgan.kernels.common.exchange import to_host
 
 # Beyond these the square of sigma, or of its inverse, leaves float64's range.
 MIN_SIGMA, MAX_SIGMA = 1e-100, 1e100

@@ -10,7 +10,7 @@ from scipy.special import logsumexp
 from fastgan import datasets
 from fastgan.errors import BackendError
 from fastgan.kernels import parzen
-from fastgan.kernels.common import backends
+from fastgan.kernels.common import backends, exchange
 
 # Nats. What cpu computes in float32 is within this of the definition; what it computes in float64, within the other.
 TOLERANCE = {"reference": 1e-10, "cpu": 0.01}
@@ -345,7 +345,7 @@ def test_what_speaks_dlpack_is_read_where_it_lies(rng, monkeypatch):
 def test_tensors_of_pytorch_are_read_where_they_lie(rng):
     torch = pytest.importorskip("torch")
     tensor = torch.from_numpy(rng.random((8, 3)))
-    host = parzen.exchange.to_host("samples", tensor)
+    host = exchange.to_host("samples", tensor)
     host[0, 0] = 7.0
     assert tensor[0, 0] == 7.0
     found = parzen.log_density(tensor, tensor, np.ones(1))
@@ -359,7 +359,7 @@ def test_tensors_of_pytorch_are_read_where_they_lie(rng):
 def test_a_memory_map_and_a_read_only_array_will_do(either, rng, tmp_path):
     np.save(tmp_path / "samples.npy", rng.random((8, 3)))
     mapped = np.load(tmp_path / "samples.npy", mmap_mode="r")
-    host = parzen.exchange.to_host("samples", mapped)
+    host = exchange.to_host("samples", mapped)
     assert type(host) is np.ndarray
     assert np.shares_memory(host, mapped)
     np.testing.assert_array_equal(compute(either, host, host, [0.2]), compute(either, host.copy(), host.copy(), [0.2]))
