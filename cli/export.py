@@ -15,9 +15,11 @@ def command(run: str | None, runs_dir: str, checkpoint: str, out: str) -> None:
 
     The file holds, for layer i from 0: W<i> (inputs, outputs) and b<i> (outputs,), float32, and activations (text, a
     layer each: identity, relu or sigmoid); noise ("uniform" on (-√3, √3), or "normal") and image_shape (C, H, W).
-    Nothing in it is pickled. In NumPy, z of shape (B, inputs of layer 0) becomes pixels by
+    Nothing in it is pickled. In NumPy, uniform noise becomes 24 images by
 
     \b
+      G, rng = np.load("G.npz"), np.random.default_rng()
+      z = rng.uniform(-(3**0.5), 3**0.5, (24, len(G["W0"])))
       f = {"identity": lambda a: a, "relu": lambda a: np.maximum(a, 0), "sigmoid": lambda a: 1 / (1 + np.exp(-a))}
       for i, name in enumerate(G["activations"]):
           z = f[str(name)](z @ G[f"W{i}"] + G[f"b{i}"])

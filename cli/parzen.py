@@ -55,8 +55,8 @@ if TYPE_CHECKING:
 @click.option(
     "--baselines",
     is_flag=True,
-    help="Score real training images and k-means centroids of them too, as many and 1,000, with a sigma of their own: "
-    "what a score is worth shows beside them.",
+    help="Score real training images and k-means centroids of them too, as many of the first as there are "
+    "samples, 1,000 of the second or one for every ten images: what a score is worth shows beside them.",
 )
 @click.option("--plot", metavar="FILE.png", help="Draw validation log-likelihood over sigma.")
 @click.option("--num-samples", type=click.IntRange(min=2), help="How many samples a run draws.  [default: 10000]")
@@ -116,9 +116,10 @@ def command(
         assert dataset is not None
         with DownloadProgress() as download:
             data = datasets.load(dataset, data_dir=data_dir, progress=None if quiet else download)
-        drawn = scoring.read_samples(samples, data)
+        drawn, source = scoring.read_samples(samples, data), samples
     else:
         loaded = open_run(run, runs_dir, checkpoint, backend)
+        source = f"{loaded.path}, step {loaded.step}"
         with DownloadProgress() as download:
             progress = None if quiet else download
             if dataset is None:
@@ -155,7 +156,7 @@ def command(
     if score.baselines is not None:
         _print_baselines(score)
     if not quiet:
-        click.echo(f"{duration(score.seconds)} with {score.backend}", err=True)
+        click.echo(f"{source}: {duration(score.seconds)} with {score.backend}", err=True)
 
 
 def _check_together(

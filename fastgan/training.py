@@ -123,6 +123,10 @@ def train(
     ('00001-digits-seed0', 20, (2, 64))
     """
     config = preset("digits") if config is None else config
+    if not isinstance(config, Config):
+        raise TypeError(
+            f"config is a {type(config).__name__}; it must be a Config, as fastgan.preset('digits') gives one"
+        )
     compute = device(config.backend, config.device, config.precision)
     # The number of threads decides the order of sums in BLAS: it is part of what a resumed run must repeat.
     config = config.replace({"backend": compute.backend, "threads": config.threads or threads.available_cores()})
@@ -518,7 +522,10 @@ def init_networks(trainer: Trainer, source: Path) -> None:
     try:
         trainer.load_networks(checkpoint.load(source).arrays)
     except ValueError as error:
-        raise RunError(f"The networks of {source} do not fit this configuration: {error}") from error
+        raise RunError(
+            f"The networks of {source} do not fit this configuration ({error}); give the preset, widths and data set "
+            "that they were trained with"
+        ) from error
 
 
 def _step_of(grid: Path) -> int:

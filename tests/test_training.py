@@ -399,7 +399,7 @@ def test_init_from_takes_the_weights_and_not_the_velocities(tmp_path, finished):
 
 
 def test_init_from_another_shape_is_refused_before_a_folder_is_made(tmp_path, finished):
-    with pytest.raises(RunError, match=r"do not fit this configuration: generator/1/W is float32 \(12, 10\)"):
+    with pytest.raises(RunError, match=r"do not fit this configuration \(generator/1/W is float32 \(12, 10\)"):
         fastgan.train(TINY.replace({"generator.1.num_units": 11}), runs_dir=tmp_path / "runs", init_from=finished.path)
     with pytest.raises(RunError, match="There is no run at"):
         fastgan.train(TINY, runs_dir=tmp_path / "runs", init_from=tmp_path / "none")
@@ -535,3 +535,8 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path, monkeypatch):
 def test_training_prints_nothing(tmp_path, capfd):
     fastgan.train(TINY, run_dir=tmp_path / "run")
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_preset_s_name_is_no_configuration():
+    with pytest.raises(TypeError, match=r"config is a str; it must be a Config, as fastgan\.preset\('digits'\) gives"):
+        fastgan.train("digits")

@@ -122,7 +122,8 @@ def download(
             raise DataError(
                 f"{path} could not be downloaded ({'; '.join(failures)}); "
                 + (f"{kept:,} bytes are kept in {part_path.name} for the next try; " if kept else "")
-                + "check the network and try again, name another server with --mirror, or put the file there yourself"
+                + "check the network and try again, name another server (fastgan data fetch --mirror URL), "
+                "or put the file there yourself"
             )
         try:
             os.fsync(part)

@@ -212,7 +212,7 @@ def _check_floats(path: Path, chunk: NDArray[np.floating], first_row: int) -> No
         row, column = (int(index) for index in np.argwhere(wrong)[0])
         raise DataError(
             f"{path} holds {chunk[row, column]} in image {first_row + row}; floats must be finite and in [0, 1], "
-            "so divide them by their largest value, or save 0 to 255 as uint8"
+            "so bring their whole range there (0 … 255 by x / 255, -1 … 1 by (x + 1) / 2), or save them as uint8"
         )
 
 

@@ -128,7 +128,7 @@ def with_value(value):
         (with_value(np.inf), "inf in image 2222"),
         (with_value(-np.inf), "-inf in image 2222"),
         (with_value(1.0000001), "1.0000001 in image 2222"),
-        (with_value(-1e-9), "-1e-09 in image 2222; .* so divide them by their largest value"),
+        (with_value(-1e-9), "-1e-09 in image 2222; .* so bring their whole range there"),
         (np.zeros((10, 4), np.int64), "values of type int64; save the images as uint8, or as floats"),
         (np.zeros((10, 4), bool), "values of type bool"),
         (np.zeros((10, 4), complex), "values of type complex128"),
