@@ -73,8 +73,9 @@ class _Layer:
 
     def __init__(self, config: LayerConfig, W: Array, b: Array, device: HostDevice, workspace: Workspace) -> None:
         self.config = config
-        self.backend = device.backend
-        self.workspace = workspace
+        self.backend, self.precision = device.backend, device.precision
+        # Updates may run beside other operations of the network, which then need scratch of their own.
+        self.workspace, self.branch_workspace = workspace, device.branch_workspace(workspace)
         self.W, self.b = device.upload(W), device.upload(b)
         self.vW, self.vb = device.upload(np.zeros_like(W)), device.upload(np.zeros_like(b))
 
@@ -110,21 +111,24 @@ class Linear(_Layer):
         """Fill ``saved`` from ``saved.x``; give y (B, O)."""
         return linear.forward(
             saved.x, self.W, self.b, self.config.activation,
-            dropout=saved.dropout, out=saved.y, workspace=self.workspace, backend=self.backend,
+            dropout=saved.dropout, out=saved.y,
+            precision=self.precision, workspace=self.workspace, backend=self.backend,
         )  # fmt: skip
 
     def backward_input(self, dy: Array, saved: Saved, out: Array, row_scale: Array | None = None) -> Array:
         """Write dx (B, I) into ``out``."""
         return linear.backward_input(
             dy, saved.y, self.W, self.config.activation,
-            dropout=saved.dropout, row_scale_B=row_scale, out=out, workspace=self.workspace, backend=self.backend,
+            dropout=saved.dropout, row_scale_B=row_scale, out=out,
+            precision=self.precision, workspace=self.workspace, backend=self.backend,
         )  # fmt: skip
 
     def backward_weights(self, dy: Array, saved: Saved, row_scale: Array | None = None) -> tuple[Array, Array]:
         """Give dW and db."""
         return linear.backward_weights(
             saved.x, dy, saved.y, self.config.activation,
-            dropout=saved.dropout, row_scale_B=row_scale, workspace=self.workspace, backend=self.backend,
+            dropout=saved.dropout, row_scale_B=row_scale,
+            precision=self.precision, workspace=self.workspace, backend=self.backend,
         )  # fmt: skip
 
     def backward_update(self, dy: Array, saved: Saved, update: Update, row_scale: Array | None = None) -> None:
@@ -133,7 +137,7 @@ class Linear(_Layer):
             saved.x, dy, saved.y, self.config.activation, self.W, self.b, self.vW, self.vb,
             learning_rate=update.learning_rate, momentum=update.momentum, max_col_norm=self.config.max_col_norm,
             dropout=saved.dropout, row_scale_B=row_scale, skip=update.skip,
-            workspace=self.workspace, backend=self.backend,
+            precision=self.precision, workspace=self.branch_workspace, backend=self.backend,
         )  # fmt: skip
 
 
@@ -156,7 +160,7 @@ class LinearMaxout(_Layer):
         y, _ = linear_maxout.forward(
             saved.x, self.W, self.b, self.config.num_pieces,
             dropout=saved.dropout, out=saved.y, out_pieces=saved.pieces,
-            workspace=self.workspace, backend=self.backend,
+            precision=self.precision, workspace=self.workspace, backend=self.backend,
         )  # fmt: skip
         return y
 
@@ -165,7 +169,8 @@ class LinearMaxout(_Layer):
         assert saved.pieces is not None
         return linear_maxout.backward_input(
             dy, saved.pieces, self.W, self.config.num_pieces,
-            dropout=saved.dropout, row_scale_B=row_scale, out=out, workspace=self.workspace, backend=self.backend,
+            dropout=saved.dropout, row_scale_B=row_scale, out=out,
+            precision=self.precision, workspace=self.workspace, backend=self.backend,
         )  # fmt: skip
 
     def backward_weights(self, dy: Array, saved: Saved, row_scale: Array | None = None) -> tuple[Array, Array]:
@@ -173,7 +178,8 @@ class LinearMaxout(_Layer):
         assert saved.pieces is not None
         return linear_maxout.backward_weights(
             saved.x, dy, saved.pieces, self.config.num_pieces,
-            dropout=saved.dropout, row_scale_B=row_scale, workspace=self.workspace, backend=self.backend,
+            dropout=saved.dropout, row_scale_B=row_scale,
+            precision=self.precision, workspace=self.workspace, backend=self.backend,
         )  # fmt: skip
 
     def backward_update(self, dy: Array, saved: Saved, update: Update, row_scale: Array | None = None) -> None:
@@ -183,7 +189,7 @@ class LinearMaxout(_Layer):
             saved.x, dy, saved.pieces, self.config.num_pieces, self.W, self.b, self.vW, self.vb,
             learning_rate=update.learning_rate, momentum=update.momentum, max_col_norm=self.config.max_col_norm,
             dropout=saved.dropout, row_scale_B=row_scale, skip=update.skip,
-            workspace=self.workspace, backend=self.backend,
+            precision=self.precision, workspace=self.branch_workspace, backend=self.backend,
         )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fastgan import layers
 from fastgan.config import Config, LayerConfig, LinearConfig
 from fastgan.kernels import noise
-from fastgan.kernels.common.arrays import Array, Counter, Workspace
+from fastgan.kernels.common.arrays import Array, Counter
 from fastgan.kernels.common.devices import HostDevice
 from fastgan.kernels.common.philox import Purpose, stream_id
 from fastgan.kernels.dropout import Dropout
@@ -121,6 +121,7 @@ class Pass:
         """Carry a gradient back, updating the parameters on the way where that is asked for.
 
         Each layer hands the gradient on before it changes: all of it is that of the network that ``forward`` used.
+        Updates are branches of the device's: ``join`` comes before what reads the parameters.
 
         Parameters
         ----------
@@ -149,7 +150,9 @@ class Pass:
                 part = saved.rows(input_rows)
                 dx = layer.backward_input(dy[input_rows], part, self._buffer(0, len(part.x)), input_row_scale)
             if update is not None:
-                layer.backward_update(dy, saved, update, row_scale)
+                # Nothing further back reads this layer's weights: the gradient goes on beside their update.
+                with self.network.device.branch():
+                    layer.backward_update(dy, saved, update, row_scale)
             if dx is None:
                 return None
             dy = dx
@@ -311,7 +314,7 @@ def _build(
     device: HostDevice,
     dtype: Any,
 ) -> list[layers.Layer]:
-    workspace = Workspace()
+    workspace = device.workspace()
     made: list[layers.Layer] = []
     for i, config in enumerate(configs):
         columns = layers.num_columns(config, config.num_units or num_outputs)

@@ -173,19 +173,24 @@ class Trainer:
     def _step_algorithm_1(self) -> None:
         """Algorithm 1: k updates of D, each on fresh data and fresh noise, then one of G on fresh noise."""
         B, k = self.config.batch_size, self.config.d_steps
+        with self.device.branch():
+            self._gather_data(0)
         for j in range(k + 1):
             self._draw_noise(j)
         self._generator_pass.forward()
+        self.device.join()
 
         # for k steps do: update the discriminator by ascending its stochastic gradient (here: descending the loss's).
         for j in range(k):
-            self._gather_data(j)
+            if j > 0:
+                self._gather_data(j)
             joined = self._joined_passes[j]
             logits = joined.forward()
             self._loss(logits, num_real=B, out_discriminator=self._d_scale)
             # A unit gradient goes back; the loss's gradient of each row's logit scales the row where weights are
             # updated.
             joined.backward(self._ones, update=self._update, row_scale=self._d_scale)
+            self.device.join()
 
         # Sample a minibatch of noise; update the generator by descending its stochastic gradient.
         assert self._judging_pass is not None
@@ -194,6 +199,7 @@ class Trainer:
         dimages = self._judging_pass.backward(self._ones[:B], input_rows=slice(0, B), input_row_scale=self._g_scale)
         assert dimages is not None
         self._last_generator_pass.backward(dimages, update=self._update)
+        self.device.join()
 
     def _step_simultaneously(self) -> None:
         """Update both from one batch, as the released code does: the same noise and the same dropout masks serve both.
@@ -202,9 +208,11 @@ class Trainer:
         rows are scaled by D's gradient where D's weights are updated, and by G's where they leave D for G.
         """
         B = self.config.batch_size
+        with self.device.branch():
+            self._gather_data(0)
         self._draw_noise(0)
         self._generator_pass.forward()
-        self._gather_data(0)
+        self.device.join()
         joined = self._joined_passes[0]
         logits = joined.forward()
         self._loss(logits, num_real=B, out_discriminator=self._d_scale, out_generator=self._g_scale)
@@ -217,6 +225,7 @@ class Trainer:
         )
         assert dimages is not None
         self._generator_pass.backward(dimages, update=self._update)
+        self.device.join()
 
     def _draw_noise(self, substep: int) -> None:
         B = self.config.batch_size

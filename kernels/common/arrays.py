@@ -6,6 +6,7 @@ A check reads shapes, dtypes and strides, never an element: so it never waits fo
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,7 +21,30 @@ Array: TypeAlias = NDArray[Any]
 # Bytes of a line of the cache.
 _LINE = 64
 
+# The package that makes an array -> the backend whose memory it is in.
+_HOMES = {"cupy": "cupy", "numba": "numba-cuda", "numba_cuda": "numba-cuda"}
+
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def home_of(array: Any) -> str | None:
+    """Say where an array lives: "host", or the backend whose memory it is in; None where no operation takes such."""
+    if isinstance(array, np.ndarray):
+        return "host"
+    return _HOMES.get(type(array).__module__.partition(".")[0]) or getattr(type(array), "fastgan_home", None)
+
+
+def is_contiguous(array: Array) -> bool:
+    """Tell whether an array's elements lie one after the other in C order."""
+    if isinstance(array, np.ndarray):
+        return array.flags.c_contiguous
+    # Numba's arrays have no flags as NumPy's, but all have strides.
+    expected = array.dtype.itemsize
+    for length, stride in zip(reversed(array.shape), reversed(array.strides), strict=True):
+        if length != 1 and stride != expected:
+            return array.size == 0
+        expected *= length
+    return True
 
 
 def read_counter(value: Counter) -> int:
@@ -45,8 +69,10 @@ def require_array(
     ValueError
         It has another shape or is not C-contiguous.
     """
-    if not hasattr(array, "dtype") or not hasattr(array, "shape"):
-        raise TypeError(f"{name} is a {type(array).__name__}; it must be an array")
+    if home_of(array) is None:
+        kind = f"{type(array).__module__.partition('.')[0]}.{type(array).__name__}"
+        hint = "; numpy.from_dlpack or cupy.from_dlpack share its memory" if hasattr(array, "__dlpack__") else ""
+        raise TypeError(f"{name} is a {kind.removeprefix('builtins.')}; it must be an array{hint}")
     if array.dtype not in dtypes:
         wanted = " or ".join(str(dtype) for dtype in dtypes)
         raise TypeError(f"{name} has dtype {array.dtype}; it must be {wanted}")
@@ -55,14 +81,14 @@ def require_array(
     ):
         wanted = "(" + ", ".join("any" if length is None else str(length) for length in shape) + ")"
         raise ValueError(f"{name} has shape {tuple(array.shape)}; it must be {wanted}")
-    if not array.flags.c_contiguous:
+    if not is_contiguous(array):
         raise ValueError(f"{name} is not C-contiguous; pass a contiguous copy of it")
 
 
-def require_out(name: str, out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Check an output that was given, or make one."""
+def require_out(name: str, out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], beside: Array) -> Array:
+    """Check an output that was given, or make one where ``beside`` lives."""
     if out is None:
-        return np.empty(shape, dtype)
+        return empty_beside(beside, shape, dtype)
     require_array(name, out, shape, (dtype,))
     return out
 
@@ -86,18 +112,40 @@ def aligned_empty(shape: tuple[int, ...], dtype: Any) -> Array:
     return array
 
 
+def empty_beside(array: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Make an array whose content is undefined in the memory that ``array`` is in."""
+    if isinstance(array, np.ndarray):
+        return np.empty(shape, dtype)
+    from fastgan.kernels.common.devices import device
+
+    return device(home_of(array) or "auto").empty(shape, dtype)
+
+
 class Workspace:
     """Scratch arrays by name, made once and used again, so that a training step allocates nothing.
 
     What a name holds is valid within one call of one operation only.
+
+    Parameters
+    ----------
+    empty : callable, optional
+        Makes an array of a shape and dtype; by default on the host.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, empty: Callable[[tuple[int, ...], Any], Array] = aligned_empty) -> None:
+        self._empty = empty
         self._arrays: dict[tuple[str, tuple[int, ...], np.dtype[Any]], Array] = {}
+
+    @classmethod
+    def beside(cls, array: Array) -> Workspace:
+        """Make one whose arrays are in the memory that ``array`` is in."""
+        if isinstance(array, np.ndarray):
+            return cls()
+        return cls(lambda shape, dtype: empty_beside(array, shape, dtype))
 
     def array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Give the scratch array of this name, shape and dtype; its content is whatever was left in it."""
         key = (name, shape, dtype)
         if key not in self._arrays:
-            self._arrays[key] = aligned_empty(shape, dtype)
+            self._arrays[key] = self._empty(shape, dtype)
         return self._arrays[key]

@@ -9,10 +9,14 @@ from types import ModuleType
 from typing import Final
 
 from fastgan.errors import BackendError
+from fastgan.kernels.common.arrays import Array, home_of
 
 # Backend name -> the file in an operation's folder.
 FILES: Final = {"reference": "reference", "cpu": "cpu", "cupy": "cupy_raw", "numba-cuda": "numba_cuda"}
+# Those whose arrays are in a GPU's memory.
+ON_A_GPU: Final = ("cupy", "numba-cuda")
 NAMES: Final = ("auto", "cupy", "numba-cuda", "cpu", "reference")
+PRECISIONS: Final = ("float32", "tf32")
 # What has landed. A backend joins when its files stand in every operation's folder.
 LANDED: Final = ("cpu", "reference")
 
@@ -63,8 +67,7 @@ def why_not(name: str) -> str | None:
     return None
 
 
-@cache
-def implementation(operation: str, backend: str) -> ModuleType:
+def implementation(operation: str, backend: str, precision: str = "float32", /, **arrays: Array | None) -> ModuleType:
     """Import the file of an operation's folder that holds a backend's code.
 
     Parameters
@@ -72,6 +75,55 @@ def implementation(operation: str, backend: str) -> ModuleType:
     operation : str
         The operation's package, ``fastgan.kernels.linear`` for one.
     backend : str
-        As for ``resolve``.
+        As for ``resolve``; but where there are arrays, ``auto`` is the fastest backend for the memory they are in.
+    precision : str
+        "float32", or "tf32" where the backend has it.
+    **arrays
+        The operation's arrays by their names.
+
+    Raises
+    ------
+    TypeError
+        The arrays lie in different memories, or not where the backend computes; the sentence names one.
     """
-    return importlib.import_module(f"{operation}.{FILES[resolve(backend)]}")
+    homes = {name: home_of(array) for name, array in arrays.items() if array is not None}
+    if homes:
+        first, home = next(iter(homes.items()))
+        for name, other in homes.items():
+            if other != home:
+                raise TypeError(f"{first} lies {_where(home)} and {name} {_where(other)}; bring them to one place")
+        if backend == "auto":
+            backend = "cpu" if home == "host" else str(home)
+        needed = backend if backend in ON_A_GPU else "host"
+        if home != needed and backend in NAMES:
+            raise TypeError(f"{first} lies {_where(home)} and the backend {backend} needs it {_where(needed)}")
+    name = resolve(backend)
+    require_precision(name, precision)
+    return _implementation(operation, name)
+
+
+@cache
+def _implementation(operation: str, name: str) -> ModuleType:
+    return importlib.import_module(f"{operation}.{FILES[name]}")
+
+
+def require_precision(name: str, precision: str) -> None:
+    """Raise unless a backend computes in this precision.
+
+    Raises
+    ------
+    ValueError
+        There is no such precision.
+    BackendError
+        The backend lacks it.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
+    if precision == "tf32" and name != "cupy":
+        raise BackendError(f"The backend {name} computes in float32 and has no tf32; leave --precision out")
+
+
+def _where(home: str | None) -> str:
+    return {"host": "on the host", "cupy": "on the GPU, as a CuPy array"}.get(
+        str(home), "on the GPU, as an array of numba.cuda"
+    )

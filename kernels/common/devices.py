@@ -6,14 +6,19 @@ the sequence once as a graph and replaying it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 import numpy as np
 
 from fastgan.errors import BackendError
-from fastgan.kernels.common.arrays import Array, aligned_empty
-from fastgan.kernels.common.backends import resolve
+from fastgan.kernels.common import launcher
+from fastgan.kernels.common.arrays import Array, Workspace, aligned_empty
+from fastgan.kernels.common.backends import require_precision, resolve
+
+# The architecture from which on tensor cores compute in TF32.
+TF32_FROM: Final = 80
 
 
 class HostDevice:
@@ -27,6 +32,7 @@ class HostDevice:
 
     def __init__(self, backend: str) -> None:
         self.backend = backend
+        self.precision = "float32"
 
     def describe(self) -> str:
         """Name the device for a run's record."""
@@ -48,12 +54,93 @@ class HostDevice:
         """Copy an array of the host over one that lives here."""
         target[...] = source
 
+    def workspace(self) -> Workspace:
+        """Make a place for scratch arrays."""
+        return Workspace(self.empty)
+
+    def branch_workspace(self, shared: Workspace) -> Workspace:
+        """Give the scratch of operations that run in branches: where they run in turn, the shared one."""
+        return shared
+
+    @contextlib.contextmanager
+    def branch(self) -> Iterator[None]:
+        """Mark operations that nothing before ``join`` depends on: a device may run them beside what follows."""
+        yield
+
+    def join(self) -> None:
+        """Let what follows come after all branches."""
+
     def repeat(self, sequence: Callable[[], None], times: int, should_stop: Callable[[], bool]) -> None:
         """Run a sequence of operations so many times, or until ``should_stop`` says so between two of them."""
         for _ in range(times):
             sequence()
             if should_stop():
                 return
+
+
+class CupyDevice(HostDevice):
+    """A GPU's memory, by way of what launches kernels there.
+
+    Parameters
+    ----------
+    number : int
+        Which GPU.
+    precision : {"float32", "tf32"}
+        Arithmetic of the products.
+
+    Raises
+    ------
+    BackendError
+        There is no such GPU, or it has no TF32.
+    """
+
+    def __init__(self, number: int = 0, precision: str = "float32") -> None:
+        super().__init__("cupy")
+        self.precision = precision
+        self._runtime = launcher.runtime(number)
+        if precision == "tf32" and self._runtime.architecture < TF32_FROM:
+            raise BackendError(
+                f"The GPU has compute capability {self._runtime.architecture / 10:.1f} and TF32 needs "
+                f"{TF32_FROM / 10:.1f} or newer; leave --precision out"
+            )
+
+    def describe(self) -> str:
+        """Name the GPU, its driver and CuPy."""
+        return self._runtime.describe()
+
+    def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
+        """Make an array whose content is undefined."""
+        return self._runtime.empty(shape, dtype)
+
+    def upload(self, array: Array) -> Array:
+        """Copy an array of the host here."""
+        return self._runtime.upload(np.ascontiguousarray(array))
+
+    def download(self, array: Array) -> Array:
+        """Give a copy on the host."""
+        return self._runtime.download(array)
+
+    def overwrite(self, target: Array, source: Array) -> None:
+        """Copy an array of the host over one that lives here."""
+        self._runtime.overwrite(target, source)
+
+    def branch_workspace(self, shared: Workspace) -> Workspace:
+        """Give scratch that no other operation uses."""
+        return self.workspace()
+
+    @contextlib.contextmanager
+    def branch(self) -> Iterator[None]:
+        """Launch on another stream, or another branch of the graph."""
+        with self._runtime.branch():
+            yield
+
+    def join(self) -> None:
+        """Let what follows come after all branches."""
+        self._runtime.join()
+
+    def repeat(self, sequence: Callable[[], None], times: int, should_stop: Callable[[], bool]) -> None:
+        """Capture the sequence once as a graph and replay it."""
+        self._runtime.repeat(sequence, times, should_stop)
 
 
 def device(backend: str = "auto", number: int = 0, precision: str = "float32") -> HostDevice:
@@ -74,8 +161,9 @@ def device(backend: str = "auto", number: int = 0, precision: str = "float32") -
         The backend cannot run here, or lacks this device or precision.
     """
     name = resolve(backend)
+    require_precision(name, precision)
+    if name == "cupy":
+        return CupyDevice(number, precision)
     if number != 0:
         raise BackendError(f"The backend {name} runs on the CPU and has no device {number}; leave --device out")
-    if precision != "float32":
-        raise BackendError(f"The backend {name} computes in float32 and has no {precision}; leave --precision out")
     return HostDevice(name)

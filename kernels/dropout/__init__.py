@@ -93,6 +93,6 @@ def apply(x_BI: Array, dropout: Dropout, *, out: Array | None = None, backend: s
     (B, I) array
     """
     require_array("x", x_BI, (None, None))
-    out = require_out("out", out, x_BI.shape, x_BI.dtype)
-    implementation(__name__, backend).apply(x_BI, dropout, out)
+    out = require_out("out", out, x_BI.shape, x_BI.dtype, x_BI)
+    implementation(__name__, backend, x=x_BI, out=out).apply(x_BI, dropout, out)
     return out

@@ -84,7 +84,13 @@ def gan_loss(
         require_array("sums", sums, (4,), (_FLOAT64,))
     if non_finite is not None:
         require_array("non_finite", non_finite, (1,), (_INT64,))
-    values: NDArray[np.float64] = implementation(__name__, backend).gan_loss(
-        logits, num_real, objective, out_discriminator, out_generator, sums, non_finite
-    )
+    values: NDArray[np.float64] = implementation(
+        __name__,
+        backend,
+        logits=logits,
+        out_discriminator=out_discriminator,
+        out_generator=out_generator,
+        sums=sums,
+        non_finite=non_finite,
+    ).gan_loss(logits, num_real, objective, out_discriminator, out_generator, sums, non_finite)
     return values

@@ -89,5 +89,7 @@ def rows(
     require_array("out", out, (None, data_ND.shape[1]))
     if not divisor > 0:
         raise ValueError(f"divisor is {divisor}; it must be > 0")
-    implementation(__name__, backend).rows(data_ND, divisor, out, seed, epoch, start, start_offset)
+    implementation(__name__, backend, data=data_ND, out=out).rows(
+        data_ND, divisor, out, seed, epoch, start, start_offset
+    )
     return out

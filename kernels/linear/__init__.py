@@ -24,6 +24,7 @@ def forward(
     *,
     dropout: Dropout | None = None,
     out: Array | None = None,
+    precision: str = "float32",
     workspace: Workspace | None = None,
     backend: str = "auto",
 ) -> Array:
@@ -43,6 +44,8 @@ def forward(
         The input's dropout.
     out : (B, O), optional
         Where y goes.
+    precision : {"float32", "tf32"}
+        Arithmetic of the product: TF32 has 10 bits of mantissa, sums are float32; backend cupy on a GPU from sm_80 on.
     workspace : Workspace, optional
         Scratch to use again.
     backend : str
@@ -64,8 +67,10 @@ def forward(
     require_array("W", W_IO, (I, None), (x_BI.dtype,))
     O = W_IO.shape[1]
     require_array("b", b_O, (O,), (x_BI.dtype,))
-    out = require_out("out", out, (B, O), x_BI.dtype)
-    implementation(__name__, backend).forward(x_BI, W_IO, b_O, activation, dropout, out, workspace or Workspace())
+    out = require_out("out", out, (B, O), x_BI.dtype, x_BI)
+    implementation(__name__, backend, precision, x=x_BI, W=W_IO, b=b_O, out=out).forward(
+        x_BI, W_IO, b_O, activation, dropout, out, precision, workspace or Workspace.beside(x_BI)
+    )
     return out
 
 
@@ -78,6 +83,7 @@ def backward_input(
     dropout: Dropout | None = None,
     row_scale_B: Array | None = None,
     out: Array | None = None,
+    precision: str = "float32",
     workspace: Workspace | None = None,
     backend: str = "auto",
 ) -> Array:
@@ -89,7 +95,7 @@ def backward_input(
         The gradient of y, and y as ``forward`` gave it.
     W_IO : (I, O)
         The weights that ``forward`` used.
-    activation, dropout, workspace, backend
+    activation, dropout, precision, workspace, backend
         As for ``forward``.
     row_scale_B : (B,), optional
         A factor a row.
@@ -102,9 +108,11 @@ def backward_input(
         dx.
     """
     B, _, I = _check_backward(dy_BO, y_BO, activation, row_scale_B, W_IO)
-    out = require_out("out", out, (B, I), dy_BO.dtype)
-    implementation(__name__, backend).backward_input(
-        dy_BO, y_BO, W_IO, activation, dropout, row_scale_B, out, workspace or Workspace()
+    out = require_out("out", out, (B, I), dy_BO.dtype, dy_BO)
+    implementation(
+        __name__, backend, precision, dy=dy_BO, y=y_BO, W=W_IO, row_scale=row_scale_B, out=out
+    ).backward_input(
+        dy_BO, y_BO, W_IO, activation, dropout, row_scale_B, out, precision, workspace or Workspace.beside(dy_BO)
     )
     return out
 
@@ -119,6 +127,7 @@ def backward_weights(
     row_scale_B: Array | None = None,
     out_dW: Array | None = None,
     out_db: Array | None = None,
+    precision: str = "float32",
     workspace: Workspace | None = None,
     backend: str = "auto",
 ) -> tuple[Array, Array]:
@@ -128,7 +137,7 @@ def backward_weights(
     ----------
     x_BI : (B, I)
         The input of ``forward``, before its dropout.
-    dy_BO, y_BO, activation, dropout, row_scale_B, workspace, backend
+    dy_BO, y_BO, activation, dropout, row_scale_B, precision, workspace, backend
         As for ``backward_input``.
     out_dW, out_db : (I, O) and (O,), optional
         Where the gradients go.
@@ -139,10 +148,12 @@ def backward_weights(
     """
     B, O, _ = _check_backward(dy_BO, y_BO, activation, row_scale_B)
     require_array("x", x_BI, (B, None), (dy_BO.dtype,))
-    dW = require_out("out_dW", out_dW, (x_BI.shape[1], O), dy_BO.dtype)
-    db = require_out("out_db", out_db, (O,), dy_BO.dtype)
-    implementation(__name__, backend).backward_weights(
-        x_BI, dy_BO, y_BO, activation, dropout, row_scale_B, dW, db, workspace or Workspace()
+    dW = require_out("out_dW", out_dW, (x_BI.shape[1], O), dy_BO.dtype, dy_BO)
+    db = require_out("out_db", out_db, (O,), dy_BO.dtype, dy_BO)
+    implementation(
+        __name__, backend, precision, x=x_BI, dy=dy_BO, y=y_BO, row_scale=row_scale_B, out_dW=dW, out_db=db
+    ).backward_weights(
+        x_BI, dy_BO, y_BO, activation, dropout, row_scale_B, dW, db, precision, workspace or Workspace.beside(dy_BO)
     )
     return dW, db
 
@@ -163,6 +174,7 @@ def backward_update(
     dropout: Dropout | None = None,
     row_scale_B: Array | None = None,
     skip: Array | None = None,
+    precision: str = "float32",
     workspace: Workspace | None = None,
     backend: str = "auto",
 ) -> None:
@@ -170,7 +182,7 @@ def backward_update(
 
     Parameters
     ----------
-    x_BI, dy_BO, y_BO, activation, dropout, row_scale_B, workspace, backend
+    x_BI, dy_BO, y_BO, activation, dropout, row_scale_B, precision, workspace, backend
         As for ``backward_weights``.
     W_IO, b_O, vW_IO, vb_O : (I, O), (O,), (I, O), (O,)
         Weights, biases and their velocities; overwritten. ``backward_input`` needs W as it was: call it before.
@@ -182,9 +194,13 @@ def backward_update(
     check_update(W_IO, vW_IO, max_col_norm, skip)
     require_array("b", b_O, (O,), (W_IO.dtype,))
     require_array("vb", vb_O, (O,), (W_IO.dtype,))
-    implementation(__name__, backend).backward_update(
+    implementation(
+        __name__, backend, precision, x=x_BI, dy=dy_BO, y=y_BO, W=W_IO, b=b_O, vW=vW_IO, vb=vb_O,
+        row_scale=row_scale_B, skip=skip,
+    ).backward_update(
         x_BI, dy_BO, y_BO, activation, W_IO, b_O, vW_IO, vb_O,
-        learning_rate, momentum, max_col_norm, dropout, row_scale_B, skip, workspace or Workspace(),
+        learning_rate, momentum, max_col_norm, dropout, row_scale_B, skip,
+        precision, workspace or Workspace.beside(dy_BO),
     )  # fmt: skip
 
 

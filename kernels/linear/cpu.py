@@ -21,7 +21,14 @@ _WITHOUT_SCALE = {dtype: np.empty(0, dtype) for dtype in (np.dtype(np.float32), 
 
 
 def forward(
-    x_BI: Array, W_IO: Array, b_O: Array, activation: str, dropout: Dropout | None, out: Array, workspace: Workspace
+    x_BI: Array,
+    W_IO: Array,
+    b_O: Array,
+    activation: str,
+    dropout: Dropout | None,
+    out: Array,
+    precision: str,
+    workspace: Workspace,
 ) -> None:
     """Write y = f(dropout(x) W + b) into ``out``."""
     gemm(dropped(x_BI, dropout, workspace), W_IO, out)
@@ -40,6 +47,7 @@ def backward_input(
     dropout: Dropout | None,
     row_scale_B: Array | None,
     out: Array,
+    precision: str,
     workspace: Workspace,
 ) -> None:
     """Write dx into ``out``."""
@@ -60,6 +68,7 @@ def backward_weights(
     row_scale_B: Array | None,
     dW_IO: Array,
     db_O: Array,
+    precision: str,
     workspace: Workspace,
 ) -> None:
     """Write dW and db."""
@@ -82,6 +91,7 @@ def backward_update(
     dropout: Dropout | None,
     row_scale_B: Array | None,
     skip: Array | None,
+    precision: str,
     workspace: Workspace,
 ) -> None:
     """Update W, b and their velocities in place."""

@@ -12,7 +12,14 @@ from fastgan.kernels.sgd import reference as sgd_reference
 
 
 def forward(
-    x_BI: Array, W_IO: Array, b_O: Array, activation: str, dropout: Dropout | None, out: Array, workspace: Workspace
+    x_BI: Array,
+    W_IO: Array,
+    b_O: Array,
+    activation: str,
+    dropout: Dropout | None,
+    out: Array,
+    precision: str,
+    workspace: Workspace,
 ) -> None:
     """Write y = f(dropout(x) W + b) into ``out``."""
     dropped_BI = x_BI
@@ -35,6 +42,7 @@ def backward_input(
     dropout: Dropout | None,
     row_scale_B: Array | None,
     out: Array,
+    precision: str,
     workspace: Workspace,
 ) -> None:
     """Write dx into ``out``."""
@@ -52,6 +60,7 @@ def backward_weights(
     row_scale_B: Array | None,
     dW_IO: Array,
     db_O: Array,
+    precision: str,
     workspace: Workspace,
 ) -> None:
     """Write dW and db."""
@@ -75,6 +84,7 @@ def backward_update(
     dropout: Dropout | None,
     row_scale_B: Array | None,
     skip: Array | None,
+    precision: str,
     workspace: Workspace,
 ) -> None:
     """Update W, b and their velocities in place."""

@@ -32,6 +32,7 @@ def forward(
     dropout: Dropout | None = None,
     out: Array | None = None,
     out_pieces: NDArray[np.uint8] | None = None,
+    precision: str = "float32",
     workspace: Workspace | None = None,
     backend: str = "auto",
 ) -> tuple[Array, NDArray[np.uint8]]:
@@ -53,6 +54,8 @@ def forward(
         Where y goes.
     out_pieces : (B, U) uint8, optional
         Where the winning pieces go.
+    precision : {"float32", "tf32"}
+        Arithmetic of the product: TF32 has 10 bits of mantissa, sums are float32; backend cupy on a GPU from sm_80 on.
     workspace : Workspace, optional
         Scratch to use again.
     backend : str
@@ -71,10 +74,10 @@ def forward(
     B, I = x_BI.shape
     U = _num_units(W_IUP, num_pieces, I, x_BI.dtype)
     require_array("b", b_UP, (U * num_pieces,), (x_BI.dtype,))
-    out = require_out("out", out, (B, U), x_BI.dtype)
-    out_pieces = require_out("out_pieces", out_pieces, (B, U), _UINT8)
-    implementation(__name__, backend).forward(
-        x_BI, W_IUP, b_UP, num_pieces, dropout, out, out_pieces, workspace or Workspace()
+    out = require_out("out", out, (B, U), x_BI.dtype, x_BI)
+    out_pieces = require_out("out_pieces", out_pieces, (B, U), _UINT8, x_BI)
+    implementation(__name__, backend, precision, x=x_BI, W=W_IUP, b=b_UP, out=out, out_pieces=out_pieces).forward(
+        x_BI, W_IUP, b_UP, num_pieces, dropout, out, out_pieces, precision, workspace or Workspace.beside(x_BI)
     )
     return out, out_pieces
 
@@ -88,6 +91,7 @@ def backward_input(
     dropout: Dropout | None = None,
     row_scale_B: Array | None = None,
     out: Array | None = None,
+    precision: str = "float32",
     workspace: Workspace | None = None,
     backend: str = "auto",
 ) -> Array:
@@ -101,7 +105,7 @@ def backward_input(
         The winning pieces, as ``forward`` gave them.
     W_IUP : (I, U·P)
         The weights that ``forward`` used.
-    num_pieces, dropout, workspace, backend
+    num_pieces, dropout, precision, workspace, backend
         As for ``forward``.
     row_scale_B : (B,), optional
         A factor a row.
@@ -116,9 +120,11 @@ def backward_input(
     B, U = _check_backward(dy_BU, pieces_BU, row_scale_B)
     require_array("W", W_IUP, (None, U * num_pieces), (dy_BU.dtype,))
     _num_units(W_IUP, num_pieces, None, dy_BU.dtype)
-    out = require_out("out", out, (B, W_IUP.shape[0]), dy_BU.dtype)
-    implementation(__name__, backend).backward_input(
-        dy_BU, pieces_BU, W_IUP, num_pieces, dropout, row_scale_B, out, workspace or Workspace()
+    out = require_out("out", out, (B, W_IUP.shape[0]), dy_BU.dtype, dy_BU)
+    implementation(
+        __name__, backend, precision, dy=dy_BU, pieces=pieces_BU, W=W_IUP, row_scale=row_scale_B, out=out
+    ).backward_input(
+        dy_BU, pieces_BU, W_IUP, num_pieces, dropout, row_scale_B, out, precision, workspace or Workspace.beside(dy_BU)
     )
     return out
 
@@ -133,6 +139,7 @@ def backward_weights(
     row_scale_B: Array | None = None,
     out_dW: Array | None = None,
     out_db: Array | None = None,
+    precision: str = "float32",
     workspace: Workspace | None = None,
     backend: str = "auto",
 ) -> tuple[Array, Array]:
@@ -142,7 +149,7 @@ def backward_weights(
     ----------
     x_BI : (B, I)
         The input of ``forward``, before its dropout.
-    dy_BU, pieces_BU, num_pieces, dropout, row_scale_B, workspace, backend
+    dy_BU, pieces_BU, num_pieces, dropout, row_scale_B, precision, workspace, backend
         As for ``backward_input``.
     out_dW, out_db : (I, U·P) and (U·P,), optional
         Where the gradients go.
@@ -154,10 +161,21 @@ def backward_weights(
     B, U = _check_backward(dy_BU, pieces_BU, row_scale_B)
     _check_pieces(num_pieces)
     require_array("x", x_BI, (B, None), (dy_BU.dtype,))
-    dW = require_out("out_dW", out_dW, (x_BI.shape[1], U * num_pieces), dy_BU.dtype)
-    db = require_out("out_db", out_db, (U * num_pieces,), dy_BU.dtype)
-    implementation(__name__, backend).backward_weights(
-        x_BI, dy_BU, pieces_BU, num_pieces, dropout, row_scale_B, dW, db, workspace or Workspace()
+    dW = require_out("out_dW", out_dW, (x_BI.shape[1], U * num_pieces), dy_BU.dtype, dy_BU)
+    db = require_out("out_db", out_db, (U * num_pieces,), dy_BU.dtype, dy_BU)
+    implementation(
+        __name__, backend, precision, x=x_BI, dy=dy_BU, pieces=pieces_BU, row_scale=row_scale_B, out_dW=dW, out_db=db
+    ).backward_weights(
+        x_BI,
+        dy_BU,
+        pieces_BU,
+        num_pieces,
+        dropout,
+        row_scale_B,
+        dW,
+        db,
+        precision,
+        workspace or Workspace.beside(dy_BU),
     )
     return dW, db
 
@@ -178,6 +196,7 @@ def backward_update(
     dropout: Dropout | None = None,
     row_scale_B: Array | None = None,
     skip: Array | None = None,
+    precision: str = "float32",
     workspace: Workspace | None = None,
     backend: str = "auto",
 ) -> None:
@@ -185,7 +204,7 @@ def backward_update(
 
     Parameters
     ----------
-    x_BI, dy_BU, pieces_BU, num_pieces, dropout, row_scale_B, workspace, backend
+    x_BI, dy_BU, pieces_BU, num_pieces, dropout, row_scale_B, precision, workspace, backend
         As for ``backward_weights``.
     W_IUP, b_UP, vW_IUP, vb_UP : (I, U·P), (U·P,), (I, U·P), (U·P,)
         Weights, biases and their velocities; overwritten. ``backward_input`` needs W as it was: call it before.
@@ -199,9 +218,13 @@ def backward_update(
     check_update(W_IUP, vW_IUP, max_col_norm, skip)
     require_array("b", b_UP, (U * num_pieces,), (W_IUP.dtype,))
     require_array("vb", vb_UP, (U * num_pieces,), (W_IUP.dtype,))
-    implementation(__name__, backend).backward_update(
+    implementation(
+        __name__, backend, precision, x=x_BI, dy=dy_BU, pieces=pieces_BU, W=W_IUP, b=b_UP, vW=vW_IUP, vb=vb_UP,
+        row_scale=row_scale_B, skip=skip,
+    ).backward_update(
         x_BI, dy_BU, pieces_BU, num_pieces, W_IUP, b_UP, vW_IUP, vb_UP,
-        learning_rate, momentum, max_col_norm, dropout, row_scale_B, skip, workspace or Workspace(),
+        learning_rate, momentum, max_col_norm, dropout, row_scale_B, skip,
+        precision, workspace or Workspace.beside(dy_BU),
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ def forward(
     dropout: Dropout | None,
     out: Array,
     out_pieces: NDArray[np.uint8],
+    precision: str,
     workspace: Workspace,
 ) -> None:
     """Write y and the winning pieces."""
@@ -60,6 +61,7 @@ def backward_input(
     dropout: Dropout | None,
     row_scale_B: Array | None,
     out: Array,
+    precision: str,
     workspace: Workspace,
 ) -> None:
     """Write dx into ``out``."""
@@ -77,6 +79,7 @@ def backward_weights(
     row_scale_B: Array | None,
     dW_IUP: Array,
     db_UP: Array,
+    precision: str,
     workspace: Workspace,
 ) -> None:
     """Write dW and db."""
@@ -100,6 +103,7 @@ def backward_update(
     dropout: Dropout | None,
     row_scale_B: Array | None,
     skip: Array | None,
+    precision: str,
     workspace: Workspace,
 ) -> None:
     """Update W, b and their velocities in place."""

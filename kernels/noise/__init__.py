@@ -49,7 +49,7 @@ def uniform(
     require_array("out", out, (None, None))
     if not low <= high:
         raise ValueError(f"low is {low} and high {high}; low must not be greater")
-    implementation(__name__, backend).uniform(out, low, high, seed, stream, step, row_offset)
+    implementation(__name__, backend, out=out).uniform(out, low, high, seed, stream, step, row_offset)
     return out
 
 
@@ -71,5 +71,5 @@ def normal(
         ``out``.
     """
     require_array("out", out, (None, None))
-    implementation(__name__, backend).normal(out, seed, stream, step, row_offset)
+    implementation(__name__, backend, out=out).normal(out, seed, stream, step, row_offset)
     return out

@@ -42,7 +42,9 @@ def update(
     """
     check_update(W, v, max_col_norm, skip)
     require_array("dW", dW, W.shape, (W.dtype,))
-    implementation(__name__, backend).update(W, v, dW, learning_rate, momentum, max_col_norm, skip)
+    implementation(__name__, backend, W=W, v=v, dW=dW, skip=skip).update(
+        W, v, dW, learning_rate, momentum, max_col_norm, skip
+    )
 
 
 def check_update(W: Array, v: Array, max_col_norm: float | None, skip: Array | None) -> None:

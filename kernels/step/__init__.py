@@ -88,7 +88,9 @@ def set_rates(
         As for ``backends.resolve``.
     """
     _check(learning_rates_T, momenta_E)
-    implementation(__name__, backend).set_rates(state, learning_rates_T, momenta_E)
+    implementation(__name__, backend, words=state.words, learning_rates=learning_rates_T, momenta=momenta_E).set_rates(
+        state, learning_rates_T, momenta_E
+    )
 
 
 def advance(
@@ -118,7 +120,9 @@ def advance(
     _check(learning_rates_T, momenta_E)
     if rows_per_step < 1 or rows_per_epoch < rows_per_step or rows_per_epoch % rows_per_step:
         raise ValueError(f"rows_per_epoch is {rows_per_epoch}; it must be a multiple of rows_per_step, {rows_per_step}")
-    implementation(__name__, backend).advance(state, learning_rates_T, momenta_E, rows_per_step, rows_per_epoch)
+    implementation(__name__, backend, words=state.words, learning_rates=learning_rates_T, momenta=momenta_E).advance(
+        state, learning_rates_T, momenta_E, rows_per_step, rows_per_epoch
+    )
 
 
 def _check(learning_rates_T: NDArray[np.float32], momenta_E: NDArray[np.float32]) -> None:

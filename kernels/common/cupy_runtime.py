@@ -1,0 +1,239 @@
+"""CuPy as what launches kernels: on the GPU, on a stream of its own, captured as graphs."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final, cast
+
+import numpy as np
+
+from fastgan.errors import BackendError
+from fastgan.kernels.common.arrays import Array
+from fastgan.kernels.common.launcher import Kernel, program_text
+
+OLDEST: Final = 75
+# Steps in the graph that is replayed most: launching a graph costs the host several microseconds, and the device idles
+# between two graphs as it does not between two nodes of one.
+_STEPS_A_GRAPH: Final = 16
+# Graphs in flight before the host waits: it must not run minutes ahead of a stop.
+_SECONDS_AHEAD: Final = 0.1
+_NUM_BRANCHES: Final = 4
+
+
+def import_cupy() -> Any:
+    """Import CuPy where it can run here.
+
+    Raises
+    ------
+    BackendError
+        CuPy is missing or broken, no GPU answers, or the GPU is too old; the sentence says which and what would help.
+    """
+    try:
+        cupy = importlib.import_module("cupy")
+    except Exception as error:
+        reason = (
+            "CuPy is not installed"
+            if isinstance(error, ModuleNotFoundError)
+            else f"CuPy cannot be imported ({_line(error)})"
+        )
+        raise BackendError(
+            f"{reason}: pip install 'fastgan[cuda12]', or 'fastgan[cuda13]' for a CUDA 13 driver"
+        ) from error
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:
+        raise BackendError(f"no GPU answers ({_line(error)})") from error
+    if count == 0:
+        raise BackendError("no GPU answers (the driver counts none)")
+    return cupy
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class CupyRuntime:
+    """``launcher.Runtime`` over CuPy.
+
+    Parameters
+    ----------
+    number : int
+        Which GPU.
+
+    Raises
+    ------
+    BackendError
+        It cannot run here; the sentence says why.
+    """
+
+    def __init__(self, number: int = 0) -> None:
+        self._cupy = cupy = import_cupy()
+        count = cupy.cuda.runtime.getDeviceCount()
+        if not 0 <= number < count:
+            raise BackendError(f"there is no GPU {number}: the driver counts {count}, from 0 on")
+        self._device = cupy.cuda.Device(number)
+        self._device.use()
+        self.number = number
+        self.architecture = int(self._device.compute_capability)
+        if self.architecture < OLDEST:
+            raise BackendError(
+                f"the GPU {number} has compute capability {self.architecture / 10:.1f} and the kernels need "
+                f"{OLDEST / 10:.1f} or newer"
+            )
+        attributes = self._device.attributes
+        self.num_multiprocessors = int(attributes["MultiProcessorCount"])
+        self.max_shared_bytes = int(attributes["MaxSharedMemoryPerBlockOptin"])
+        self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._branches = [cupy.cuda.Stream(non_blocking=True) for _ in range(_NUM_BRANCHES)]
+        self._open: list[Any] = []
+        self._current = self._stream
+        self._functions: dict[Kernel, Any] = {}
+
+    def describe(self) -> str:
+        """Name the GPU, driver and CuPy."""
+        properties = self._cupy.cuda.runtime.getDeviceProperties(self.number)
+        driver = self._cupy.cuda.runtime.driverGetVersion()
+        return (
+            f"{properties['name'].decode()}, {self.num_multiprocessors} multiprocessors, "
+            f"CUDA driver {driver // 1000}.{driver % 1000 // 10}, CuPy {self._cupy.__version__}"
+        )
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Make an array; out of memory is a sentence."""
+        try:
+            with self._device:
+                array: Array = self._cupy.empty(shape, dtype)
+        except self._cupy.cuda.memory.OutOfMemoryError as error:
+            size = math.prod(shape) * np.dtype(dtype).itemsize
+            free, total = self._device.mem_info
+            raise BackendError(
+                f"The GPU {self.number} is out of memory: {size} more bytes are asked for, "
+                f"and {free} of {total} are free; use a smaller --batch-size or network"
+            ) from error
+        return array
+
+    def upload(self, array: Array) -> Array:
+        """Copy to the device; the copy is done when this returns."""
+        target = self.empty(np.shape(array), np.asarray(array).dtype)
+        self.overwrite(target, array)
+        return target
+
+    def download(self, array: Array) -> Array:
+        """Wait for the stream and copy."""
+        self._stream.synchronize()
+        copy: Array = self._cupy.asnumpy(array, stream=self._stream)
+        return copy
+
+    def overwrite(self, target: Array, source: Array) -> None:
+        """Wait for the stream and copy."""
+        self._stream.synchronize()
+        cast(Any, target).set(np.ascontiguousarray(source), stream=self._stream)
+        self._stream.synchronize()
+
+    def synchronize(self) -> None:
+        """Wait for all that was launched."""
+        self._stream.synchronize()
+
+    def launch(self, kernel: Kernel, grid: tuple[int, int, int], arguments: tuple[Any, ...]) -> None:
+        """Launch on the current stream or branch."""
+        function = self._function(kernel)
+        null = np.uint64(0)
+        with self._current:
+            function(
+                grid,
+                (kernel.threads, 1, 1),
+                tuple(null if a is None else a for a in arguments),
+                shared_mem=kernel.shared_bytes,
+            )
+
+    def _function(self, kernel: Kernel) -> Any:
+        function = self._functions.get(kernel)
+        if function is None:
+            try:
+                module = self._cupy.RawModule(
+                    code=program_text(kernel.source), options=kernel.options, name_expressions=[kernel.name]
+                )
+                function = module.get_function(kernel.name)
+            except Exception as error:
+                if type(error).__name__ not in (
+                    "CompileException",
+                    "NVRTCError",
+                    "RuntimeError",
+                    "ImportError",
+                    "OSError",
+                ):
+                    raise
+                raise BackendError(
+                    f"The kernel {kernel.name} of {kernel.source} cannot be compiled: {_line(error)}"
+                ) from error
+            if kernel.shared_bytes > 48 * 1024:
+                function.max_dynamic_shared_size_bytes = kernel.shared_bytes
+            self._functions[kernel] = function
+        return function
+
+    @contextlib.contextmanager
+    def branch(self) -> Iterator[None]:
+        """Launch what the block launches beside what follows it: after all that came before, and before ``join``."""
+        if self._current is not self._stream:
+            # Within a branch all is in order already.
+            yield
+            return
+        side = self._branches[len(self._open) % _NUM_BRANCHES]
+        side.wait_event(self._stream.record())
+        self._current = side
+        try:
+            yield
+        finally:
+            self._current = self._stream
+            self._open.append(side)
+
+    def join(self) -> None:
+        """Let what follows wait for all branches."""
+        for side in dict.fromkeys(self._open):
+            self._stream.wait_event(side.record())
+        self._open.clear()
+
+    def repeat(self, sequence: Callable[[], None], times: int, should_stop: Callable[[], bool]) -> None:
+        """Run the first step as it is, which loads every kernel, capture it, and replay the graph."""
+        if times < 1:
+            return
+        sequence()
+        times -= 1
+        self._stream.synchronize()
+        if not times or should_stop():
+            return
+        single = self._captured(sequence, 1)
+        many = self._captured(sequence, _STEPS_A_GRAPH) if times >= 4 * _STEPS_A_GRAPH else None
+        ahead, seconds = 1, 0.0
+        while times:
+            began, launched = time.perf_counter(), 0
+            for _ in range(ahead):
+                if many is not None and times >= _STEPS_A_GRAPH:
+                    many.launch(self._stream)
+                    times -= _STEPS_A_GRAPH
+                elif times:
+                    single.launch(self._stream)
+                    times -= 1
+                launched += 1
+            self._stream.synchronize()
+            seconds = time.perf_counter() - began
+            if should_stop():
+                return
+            # Twice as many before the next look while that stays short: the device should not wait for the host.
+            if seconds < _SECONDS_AHEAD / 2:
+                ahead = 2 * launched
+
+    def _captured(self, sequence: Callable[[], None], steps: int) -> Any:
+        with self._stream:
+            self._stream.begin_capture()
+            try:
+                for _ in range(steps):
+                    sequence()
+            finally:
+                graph = self._stream.end_capture()
+        graph.upload(self._stream)
+        return graph

@@ -1,0 +1,147 @@
+// What kernels may use of the machine: the one file with PTX in it.
+//
+// The same text goes through NVRTC, which has no headers, and through a host compiler in the tests, where EMULATED is
+// defined and emulator.h gives each function here a twin. Hence: no <...> includes, `unsigned` for 32-bit words,
+// constants of our own. Warp operations are called by whole warps only.
+
+#pragma once
+
+typedef unsigned char byte;
+typedef unsigned long long word64;
+
+#ifdef EMULATED
+#include "emulator.h"
+#else
+
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(16) char name[]
+#define CLUSTER_OF(size) __cluster_dims__(1, 1, size)
+
+__device__ __forceinline__ unsigned shared_address(const void* pointer) {
+    return (unsigned)__cvta_generic_to_shared(pointer);
+}
+
+// --- copies from global to shared memory that are waited for later ---
+
+// Copies 16 bytes (both pointers 16-byte aligned), or fills with zeros where `valid` is false: then `global` is not
+// read, but must still be a pointer into the array. Before sm_80 the copy is made at once.
+__device__ __forceinline__ void copy_async_16(void* shared, const void* global, bool valid) {
+#if __CUDA_ARCH__ >= 800
+    int bytes = valid ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(bytes)
+                 : "memory");
+#else
+    *(float4*)shared = valid ? *(const float4*)global : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#endif
+}
+
+// The same for 4 bytes.
+__device__ __forceinline__ void copy_async_4(void* shared, const void* global, bool valid) {
+#if __CUDA_ARCH__ >= 800
+    int bytes = valid ? 4 : 0;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(bytes)
+                 : "memory");
+#else
+    *(float*)shared = valid ? *(const float*)global : 0.0f;
+#endif
+}
+
+// Closes a group of this thread's copies.
+__device__ __forceinline__ void copy_async_commit() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+// Waits until at most N of this thread's groups are under way. Other threads see the data after a barrier.
+template <int N>
+__device__ __forceinline__ void copy_async_wait() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+#endif
+}
+
+// --- tensor cores, sm_80 on ---
+
+// Rounds to TF32's 10 bits of mantissa, ties away from zero; the result is the bits of a float.
+__device__ __forceinline__ unsigned to_tf32(float x) {
+    unsigned bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+    return bits;
+}
+
+// d (16 x 8) += a (16 x 8) · b (8 x 8) in TF32. With g = lane / 4 and t = lane % 4 a lane holds
+// a: (g, t) (g + 8, t) (g, t + 4) (g + 8, t + 4);  b, row k and column n: (t, g) (t + 4, g);
+// d: (g, 2t) (g, 2t + 1) (g + 8, 2t) (g + 8, 2t + 1).
+__device__ __forceinline__ void mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// --- a cluster of blocks along z, sm_90 on ---
+
+__device__ __forceinline__ unsigned cluster_rank() {
+    unsigned rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+
+// A barrier of all threads of the cluster; what they wrote to shared memory before it is seen after it.
+__device__ __forceinline__ void cluster_sync() {
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+// Where another block of the cluster has what this one has at `shared`. Valid until that block ends: a cluster_sync
+// must come after the last use.
+__device__ __forceinline__ const float* cluster_peer(const float* shared, unsigned rank) {
+    word64 peer;
+    asm("mapa.u64 %0, %1, %2;" : "=l"(peer) : "l"(shared), "r"(rank));
+    return (const float*)peer;
+}
+
+// --- blocks that meet through global memory ---
+
+// Called by all threads of a block after the block's last write to global memory. True in the last of `count` blocks to
+// call it on this counter: it may read what the others wrote, in any order it likes. The counter is back at 0 then.
+// `shared` is a word of shared memory that is used for nothing else at the time.
+__device__ __forceinline__ bool take_ticket(unsigned* counter, unsigned count, unsigned* shared) {
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) *shared = atomicInc(counter, count - 1);
+    __syncthreads();
+    bool last = *shared == count - 1;
+    __threadfence();
+    return last;
+}
+
+// --- warps ---
+
+__device__ __forceinline__ float shuffle_xor(float value, int lanes) { return __shfl_xor_sync(~0u, value, lanes); }
+__device__ __forceinline__ double shuffle_xor(double value, int lanes) { return __shfl_xor_sync(~0u, value, lanes); }
+__device__ __forceinline__ int shuffle_xor(int value, int lanes) { return __shfl_xor_sync(~0u, value, lanes); }
+
+// --- arithmetic ---
+
+// 2^x, x <= 0, to 2 ulp; subnormal results are 0.
+__device__ __forceinline__ float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// A product and a sum that the compiler does not join: rounded one after the other.
+__device__ __forceinline__ float multiply_rounded(float a, float b) { return __fmul_rn(a, b); }
+__device__ __forceinline__ float add_rounded(float a, float b) { return __fadd_rn(a, b); }
+
+__device__ __forceinline__ unsigned bits_of(float x) { return __float_as_uint(x); }
+__device__ __forceinline__ float float_of(unsigned bits) { return __uint_as_float(bits); }
+
+#endif
+
+#define INFINITE float_of(0x7f800000u)
+
+__device__ __forceinline__ bool is_nan(float x) { return x != x; }
+__device__ __forceinline__ bool is_finite(double x) { return x - x == 0.0; }
+__device__ __forceinline__ int divide_up(int a, int b) { return (a + b - 1) / b; }
+__device__ __forceinline__ int minimum(int a, int b) { return a < b ? a : b; }
