@@ -151,6 +151,7 @@ class Trainer:
         self._ones = device.upload(np.ones((2 * B, 1), dtype))
         self._d_scale = device.empty((2 * B,), dtype)
         self._g_scale = device.empty((B,), dtype)
+        self._losses = device.empty((4,), np.float64)
 
     def set_num_updates(self, num_updates: int) -> None:
         """Tabulate the rates for so many updates, and the one after them, which the state holds when they are done."""
@@ -253,7 +254,7 @@ class Trainer:
         gan_loss(
             logits.reshape(-1), num_real, self.config.objective,
             out_discriminator=out_discriminator, out_generator=out_generator,
-            sums=self.sums, non_finite=self.state.non_finite, backend=self.device.backend,
+            sums=self.sums, non_finite=self.state.non_finite, out=self._losses, backend=self.device.backend,
         )  # fmt: skip
 
     def _new_discriminator_pass(self, rows: slice, substep: int, row_offset: int) -> Pass:

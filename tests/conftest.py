@@ -1,13 +1,14 @@
 """Fixtures that tests of several folders share."""
 
 import os
+import sys
 
 import numpy as np
 import pytest
 
 from fastgan import datasets
 from fastgan.errors import DataError
-from fastgan.kernels.common import backends
+from fastgan.kernels.common import backends, launcher
 
 # As the process was started: some tests change the environment.
 _USERS_FOLDER = os.environ.get("FASTGAN_DATA")
@@ -20,6 +21,17 @@ def backend(request):
     if reason is not None:
         pytest.skip(f"{request.param}: {reason}")
     return request.param
+
+
+@pytest.fixture
+def no_cupy(monkeypatch):
+    """As on a machine without CuPy."""
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    launcher.set_runtime(None)
+    backends.resolve.cache_clear()
+    yield
+    backends.resolve.cache_clear()
+    launcher.why_not.cache_clear()
 
 
 @pytest.fixture

@@ -195,8 +195,8 @@ def test_a_sigma_that_is_none_is_refused(small, samples, sigma):
         parzen(samples, small, sigmas=np.array([0.1, sigma]))
 
 
-def test_a_backend_that_is_not_here_is_said(small, samples):
-    with pytest.raises(BackendError, match="no cupy kernels yet"):
+def test_a_backend_that_is_not_here_is_said(small, samples, no_cupy):
+    with pytest.raises(BackendError, match="CuPy is not installed"):
         parzen(samples, small, backend="cupy")
 
 

@@ -116,9 +116,15 @@ def empty_beside(array: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     """Make an array whose content is undefined in the memory that ``array`` is in."""
     if isinstance(array, np.ndarray):
         return np.empty(shape, dtype)
+    made: Array = _device_of(array).empty(shape, dtype)
+    return made
+
+
+def _device_of(array: Array) -> Any:
+    # Devices are made of what is in this file.
     from fastgan.kernels.common.devices import device
 
-    return device(home_of(array) or "auto").empty(shape, dtype)
+    return device(home_of(array) or "auto")
 
 
 class Workspace:
@@ -130,10 +136,16 @@ class Workspace:
     ----------
     empty : callable, optional
         Makes an array of a shape and dtype; by default on the host.
+    upload : callable, optional
+        Brings an array of the host to where ``empty`` makes them; by default the host.
     """
 
-    def __init__(self, empty: Callable[[tuple[int, ...], Any], Array] = aligned_empty) -> None:
-        self._empty = empty
+    def __init__(
+        self,
+        empty: Callable[[tuple[int, ...], Any], Array] = aligned_empty,
+        upload: Callable[[Array], Array] = np.ascontiguousarray,
+    ) -> None:
+        self._empty, self._upload = empty, upload
         self._arrays: dict[tuple[str, tuple[int, ...], np.dtype[Any]], Array] = {}
 
     @classmethod
@@ -141,11 +153,18 @@ class Workspace:
         """Make one whose arrays are in the memory that ``array`` is in."""
         if isinstance(array, np.ndarray):
             return cls()
-        return cls(lambda shape, dtype: empty_beside(array, shape, dtype))
+        return _device_of(array).workspace()
 
     def array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Give the scratch array of this name, shape and dtype; its content is whatever was left in it."""
         key = (name, shape, dtype)
         if key not in self._arrays:
             self._arrays[key] = self._empty(shape, dtype)
+        return self._arrays[key]
+
+    def zeros(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Give the scratch array of this name, shape and dtype, which is all 0 at its first use; users leave it so."""
+        key = (name, shape, dtype)
+        if key not in self._arrays:
+            self._arrays[key] = self._upload(np.zeros(shape, dtype))
         return self._arrays[key]

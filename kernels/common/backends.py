@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import warnings
 from functools import cache
 from types import ModuleType
 from typing import Final
 
-from fastgan.errors import BackendError
+from fastgan.errors import BackendError, FastganWarning
+from fastgan.kernels.common import cupy_runtime, launcher
 from fastgan.kernels.common.arrays import Array, home_of
 
 # Backend name -> the file in an operation's folder.
@@ -18,7 +20,7 @@ ON_A_GPU: Final = ("cupy", "numba-cuda")
 NAMES: Final = ("auto", "cupy", "numba-cuda", "cpu", "reference")
 PRECISIONS: Final = ("float32", "tf32")
 # What has landed. A backend joins when its files stand in every operation's folder.
-LANDED: Final = ("cpu", "reference")
+LANDED: Final = ("cupy", "cpu", "reference")
 
 
 @cache
@@ -45,8 +47,14 @@ def resolve(name: str = "auto") -> str:
     if name not in NAMES:
         raise ValueError(f"backend is {name!r}; it must be one of {', '.join(NAMES)}")
     if name == "auto":
-        # The fastest that has landed. The reference is slow: it is taken by its name only, never as a way out.
-        name = "cpu"
+        # The fastest that runs here. The reference is slow: it is taken by its name only, never as a way out.
+        name = "cpu" if why_not("cupy") else "cupy"
+        if name == "cpu" and cupy_runtime.driver_version() and not cupy_runtime.has_cupy():
+            warnings.warn(
+                f"A GPU's driver answers, but CuPy is not installed, so this runs on the CPU: {cupy_runtime.REMEDY}",
+                FastganWarning,
+                stacklevel=2,
+            )
     reason = why_not(name)
     if reason:
         other = "reference" if name == "cpu" else "auto"
@@ -58,6 +66,8 @@ def why_not(name: str) -> str | None:
     """Say why a backend cannot run here, or None where it can."""
     if name not in LANDED:
         return f"fastgan has no {name} kernels yet"
+    if name == "cupy":
+        return launcher.why_not()
     if name == "cpu":
         try:
             importlib.import_module("numba")

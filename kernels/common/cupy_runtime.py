@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
+import importlib.util
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, Final, cast
 
 import numpy as np
 
 from fastgan.errors import BackendError
 from fastgan.kernels.common.arrays import Array
-from fastgan.kernels.common.launcher import Kernel, program_text
+from fastgan.kernels.common.kernel import Kernel, program_text
 
 OLDEST: Final = 75
 # Steps in the graph that is replayed most: launching a graph costs the host several microseconds, and the device idles
@@ -22,6 +25,29 @@ _STEPS_A_GRAPH: Final = 16
 # Graphs in flight before the host waits: it must not run minutes ahead of a stop.
 _SECONDS_AHEAD: Final = 0.1
 _NUM_BRANCHES: Final = 4
+
+
+REMEDY: Final = "pip install 'fastgan[cuda12]', or 'fastgan[cuda13]' for a CUDA 13 driver"
+
+
+def has_cupy() -> bool:
+    """Tell whether CuPy is installed, whether or not it works."""
+    return importlib.util.find_spec("cupy") is not None
+
+
+@cache
+def driver_version() -> int | None:
+    """Give the version of the NVIDIA driver's CUDA (12040 for 12.4) where it answers and counts a GPU; else None."""
+    for name in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            driver = ctypes.CDLL(name)
+        except OSError:
+            continue
+        count, version = ctypes.c_int(), ctypes.c_int()
+        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0:
+            driver.cuDriverGetVersion(ctypes.byref(version))
+            return version.value
+    return None
 
 
 def import_cupy() -> Any:
@@ -35,14 +61,9 @@ def import_cupy() -> Any:
     try:
         cupy = importlib.import_module("cupy")
     except Exception as error:
-        reason = (
-            "CuPy is not installed"
-            if isinstance(error, ModuleNotFoundError)
-            else f"CuPy cannot be imported ({_line(error)})"
-        )
-        raise BackendError(
-            f"{reason}: pip install 'fastgan[cuda12]', or 'fastgan[cuda13]' for a CUDA 13 driver"
-        ) from error
+        if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+            raise BackendError(f"CuPy is not installed ({REMEDY})") from error
+        raise BackendError(f"CuPy cannot be imported ({_line(error)})") from error
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:

@@ -56,7 +56,7 @@ class HostDevice:
 
     def workspace(self) -> Workspace:
         """Make a place for scratch arrays."""
-        return Workspace(self.empty)
+        return Workspace(self.empty, self.upload)
 
     def branch_workspace(self, shared: Workspace) -> Workspace:
         """Give the scratch of operations that run in branches: where they run in turn, the shared one."""

@@ -6,60 +6,17 @@ so that the tests can put another runtime in CuPy's place.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from fastgan.errors import BackendError
+from fastgan.kernels.common import cupy_runtime
 from fastgan.kernels.common.arrays import Array
-
-# Where the paths of sources begin.
-ROOT: Final = Path(__file__).resolve().parent.parent
-# What the kernels are compiled for; those of one need what it has and nothing newer.
-ARCHITECTURES: Final = (75, 80, 90)
-_INCLUDE = re.compile(r'^#include "([a-z_0-9./]+)"\s*$', re.MULTILINE)
-# -fmad is the default; said because the error bounds count on it. No --use_fast_math: it takes away NaN's and
-# subnormals' meaning.
-OPTIONS: Final = ("--std=c++17", "--fmad=true", "--restrict")
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """One instantiation of a kernel's template.
-
-    Attributes
-    ----------
-    source : str
-        The file, from the folder ``kernels`` on.
-    name : str
-        The name expression: ``forward<true>`` for one.
-    defines : tuple of (str, int)
-        What the preprocessor is to know: tile sizes and the like.
-    threads : int
-        Threads of a block.
-    shared_bytes : int
-        Dynamic shared memory of a block.
-    cluster : int
-        Blocks of a cluster along z; above 1 it needs sm_90.
-    """
-
-    source: str
-    name: str
-    defines: tuple[tuple[str, int], ...] = ()
-    threads: int = 256
-    shared_bytes: int = 0
-    cluster: int = 1
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        """What the compiler is given besides the architecture."""
-        return (*OPTIONS, *(f"-D{name}={value}" for name, value in self.defines))
+from fastgan.kernels.common.kernel import Kernel
 
 
 class Runtime(Protocol):
@@ -118,32 +75,6 @@ class Runtime(Protocol):
         ...
 
 
-@cache
-def program_text(source: str) -> str:
-    """Give a source with its includes in their places, once each, and ``#line`` marks that keep file and line right.
-
-    One text serves every compiler, and a cache that is keyed by the text sees a change in a header.
-    """
-    seen: set[str] = set()
-
-    def expanded(path: str) -> str:
-        if path in seen:
-            return ""
-        seen.add(path)
-        parts = [f'#line 1 "{path}"\n']
-        for number, line in enumerate((ROOT / path).read_text().splitlines(keepends=True), 1):
-            found = _INCLUDE.match(line)
-            if found and found.group(1) != "emulator.h":
-                parts += [expanded(f"common/{found.group(1)}"), f'#line {number + 1} "{path}"\n']
-            elif line.strip() != "#pragma once":
-                parts.append(line)
-            else:
-                parts.append("\n")
-        return "".join(parts)
-
-    return expanded(source)
-
-
 _runtime: Runtime | None = None
 
 
@@ -162,9 +93,7 @@ def runtime(number: int | None = None) -> Runtime:
     """
     global _runtime
     if _runtime is None:
-        from fastgan.kernels.common.cupy_runtime import CupyRuntime
-
-        _runtime = CupyRuntime(number or 0)
+        _runtime = cupy_runtime.CupyRuntime(number or 0)
     if number not in (None, _runtime.number):
         raise BackendError(f"this process computes on GPU {_runtime.number} and cannot change to GPU {number}")
     return _runtime
@@ -174,6 +103,18 @@ def set_runtime(other: Runtime | None) -> None:
     """Put another runtime in CuPy's place, or, with None, take it away again."""
     global _runtime
     _runtime = other
+    why_not.cache_clear()
+
+
+@cache
+def why_not() -> str | None:
+    """Say why nothing can be launched here, or None."""
+    if _runtime is None:
+        try:
+            cupy_runtime.import_cupy()
+        except BackendError as error:
+            return str(error)
+    return None
 
 
 def launch(kernel: Kernel, grid: tuple[int, int, int], **arguments: Any) -> None:

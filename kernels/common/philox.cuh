@@ -24,15 +24,46 @@ __device__ __forceinline__ Words philox(unsigned c0, unsigned c1, unsigned c2, u
     return {{c0, c1, c2, c3}};
 }
 
-// What decides a (rows, columns) array of words: passed to kernels as it is.
+// What decides the words of a (rows, columns) array. The step is read when the kernel runs, from the device where
+// `step_at` is given.
 struct Draw {
-    unsigned k0, k1, stream, row_offset;
-    const long long* step;    // read when the kernel runs; its low 32 bits count
+    unsigned k0, k1, stream, row_offset, step;
+
+    __device__ __forceinline__ Draw(unsigned k0, unsigned k1, unsigned stream, unsigned row_offset,
+                                    const long long* step_at, unsigned step)
+        : k0(k0), k1(k1), stream(stream), row_offset(row_offset), step(step_at ? (unsigned)*step_at : step) {}
 
     // Words of the columns 4·quad … 4·quad + 3 of a row.
-    __device__ __forceinline__ Words words(unsigned step_now, int row, int quad) const {
-        return philox((unsigned)quad, row_offset + (unsigned)row, step_now, stream, k0, k1);
+    __device__ __forceinline__ Words words(int row, int quad) const {
+        return philox((unsigned)quad, row_offset + (unsigned)row, step, stream, k0, k1);
     }
 };
+
+// What a Draw is made of, as a kernel's parameters.
+#define DRAW_PARAMETERS \
+    unsigned k0, unsigned k1, unsigned stream, unsigned row_offset, const long long* step_at, unsigned step
+#define DRAW_ARGUMENTS k0, k1, stream, row_offset, step_at, step
+
+// A dropout mask: kept where (word >> 8) < threshold, kept elements times `scale`.
+struct Mask {
+    Draw draw;
+    unsigned threshold;
+    float scale;
+
+    __device__ __forceinline__ float one(float x, unsigned word) const {
+        // Chosen, not multiplied by 0, which would keep a NaN.
+        return (word >> 8) < threshold ? x * scale : 0.0f;
+    }
+
+    // Four elements of a row from `column` on, a multiple of 4.
+    __device__ __forceinline__ float4 apply(float4 x, int row, int column) const {
+        Words words = draw.words(row, column >> 2);
+        return make_float4(one(x.x, words.w[0]), one(x.y, words.w[1]), one(x.z, words.w[2]), one(x.w, words.w[3]));
+    }
+};
+
+#define MASK_PARAMETERS DRAW_PARAMETERS, unsigned threshold, float scale
+#define MASK_ARGUMENTS \
+    { Draw(DRAW_ARGUMENTS), threshold, scale }
 
 __device__ __forceinline__ float uniform01(unsigned word) { return (float)(word >> 8) * 5.9604644775390625e-8f; }

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgan.kernels.common.arrays import Array, require_array, require_choice
+from fastgan.kernels.common.arrays import Array, require_array, require_choice, require_out
 from fastgan.kernels.common.backends import implementation
 
 OBJECTIVES = ("non-saturating", "minimax")
@@ -33,6 +33,7 @@ def gan_loss(
     out_generator: Array | None = None,
     sums: NDArray[np.float64] | None = None,
     non_finite: NDArray[np.int64] | None = None,
+    out: NDArray[np.float64] | None = None,
     backend: str = "auto",
 ) -> NDArray[np.float64]:
     """Compute the losses asked for and their gradients with respect to the logits.
@@ -53,6 +54,8 @@ def gan_loss(
         The report's sums; the values are added to it.
     non_finite : (1,) int64, optional
         Set to 1 where a loss is NaN or infinite; never set back.
+    out : (4,) float64, optional
+        Where the values go.
     backend : str
         As for ``backends.resolve``.
 
@@ -84,13 +87,9 @@ def gan_loss(
         require_array("sums", sums, (4,), (_FLOAT64,))
     if non_finite is not None:
         require_array("non_finite", non_finite, (1,), (_INT64,))
-    values: NDArray[np.float64] = implementation(
-        __name__,
-        backend,
-        logits=logits,
-        out_discriminator=out_discriminator,
-        out_generator=out_generator,
-        sums=sums,
-        non_finite=non_finite,
-    ).gan_loss(logits, num_real, objective, out_discriminator, out_generator, sums, non_finite)
-    return values
+    out = require_out("out", out, (4,), _FLOAT64, logits)
+    implementation(
+        __name__, backend, logits=logits, out_discriminator=out_discriminator, out_generator=out_generator,
+        sums=sums, non_finite=non_finite, out=out,
+    ).gan_loss(logits, num_real, objective, out_discriminator, out_generator, sums, non_finite, out)  # fmt: skip
+    return out

@@ -20,17 +20,17 @@ def gan_loss(
     out_generator: Array | None,
     sums: NDArray[np.float64] | None,
     non_finite: NDArray[np.int64] | None,
-) -> NDArray[np.float64]:
-    """Write the gradients asked for and return the four values; a few hundred numbers, so all of it in float64."""
-    values = np.zeros(4)
+    out: NDArray[np.float64],
+) -> None:
+    """Write the gradients asked for and the four values; a few hundred numbers, so all of it in float64."""
+    out.fill(0)
     sign = 1.0 if objective == "minimax" else -1.0
     # An empty array where nothing is asked for: loops are compiled for arrays.
     out_discriminator = logits[:0] if out_discriminator is None else out_discriminator
     out_generator = logits[:0] if out_generator is None else out_generator
-    sums = values[:0] if sums is None else sums
+    sums = out[:0] if sums is None else sums
     non_finite = _NO_FLAG if non_finite is None else non_finite
-    _losses(logits, num_real, sign, out_discriminator, out_generator, values, sums, non_finite, size=len(logits))
-    return values
+    _losses(logits, num_real, sign, out_discriminator, out_generator, out, sums, non_finite, size=len(logits))
 
 
 _NO_FLAG = np.empty(0, np.int64)

@@ -16,26 +16,26 @@ def gan_loss(
     out_generator: Array | None,
     sums: NDArray[np.float64] | None,
     non_finite: NDArray[np.int64] | None,
-) -> NDArray[np.float64]:
-    """Write the gradients asked for and return the four values; a few hundred numbers, so all of it in float64."""
+    out: NDArray[np.float64],
+) -> None:
+    """Write the gradients asked for and the four values; a few hundred numbers, so all of it in float64."""
     a = logits.astype(np.float64)
     a_real, a_generated = a[:num_real], a[num_real:]
-    values = np.zeros(4)
+    out.fill(0)
     if out_discriminator is not None:
-        values[0] = 0.5 * (_softplus(-a_real).mean() + _softplus(a_generated).mean())
-        values[2], values[3] = _sigmoid(a_real).mean(), _sigmoid(a_generated).mean()
+        out[0] = 0.5 * (_softplus(-a_real).mean() + _softplus(a_generated).mean())
+        out[2], out[3] = _sigmoid(a_real).mean(), _sigmoid(a_generated).mean()
         out_discriminator[:num_real] = -0.5 * _sigmoid(-a_real) / len(a_real)
         out_discriminator[num_real:] = 0.5 * _sigmoid(a_generated) / len(a_generated)
     if out_generator is not None:
         # The minimax loss is log(1 - D(G(z))) = -softplus(a): the same function with the other sign on both sides.
         sign = 1.0 if objective == "minimax" else -1.0
-        values[1] = -sign * _softplus(sign * a_generated).mean()
+        out[1] = -sign * _softplus(sign * a_generated).mean()
         out_generator[...] = -_sigmoid(sign * a_generated) / len(a_generated)
     if sums is not None:
-        sums += values
-    if non_finite is not None and not np.isfinite(values).all():
+        sums += out
+    if non_finite is not None and not np.isfinite(out).all():
         non_finite[0] = 1
-    return values
 
 
 def _softplus(a: NDArray[np.float64]) -> NDArray[np.float64]:

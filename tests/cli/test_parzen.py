@@ -277,5 +277,5 @@ def test_what_the_command_line_alone_shows_to_be_wrong_exits_with_2(runs, argume
     assert sentence in invoke("parzen", *arguments, code=2).stderr
 
 
-def test_a_backend_that_is_not_here_exits_with_1(runs):
-    assert "no cupy kernels yet; use --backend auto" in invoke("parzen", *FEW, "--backend", "cupy", code=1).stderr
+def test_a_backend_that_is_not_here_exits_with_1(runs, no_cupy):
+    assert "CUDA 13 driver); use --backend auto" in invoke("parzen", *FEW, "--backend", "cupy", code=1).stderr

@@ -250,7 +250,10 @@ def test_what_the_command_line_alone_shows_to_be_wrong_exits_with_2(arguments, s
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--backend", "cupy"), "The backend cupy cannot run here: fastgan has no cupy kernels yet"),
+        (
+            ("--backend", "cupy"),
+            "The backend cupy cannot run here: CuPy is not installed (pip install 'fastgan[cuda12]'",
+        ),
         (("--backend", "numba-cuda"), "no numba-cuda kernels yet"),
         (("--precision", "tf32"), "has no tf32; leave --precision out"),
         (("--device", "1"), "has no device 1; leave --device out"),
@@ -262,7 +265,7 @@ def test_what_the_command_line_alone_shows_to_be_wrong_exits_with_2(arguments, s
     ],
 )
 @pytest.mark.parametrize("dry_run", [(), ("--dry-run",)], ids=["for real", "dry"])
-def test_what_a_file_data_or_a_device_shows_to_be_wrong_exits_with_1(arguments, sentence, dry_run):
+def test_what_a_file_data_or_a_device_shows_to_be_wrong_exits_with_1(no_cupy, arguments, sentence, dry_run):
     result = invoke("train", *arguments, *dry_run, code=1)
     assert sentence in result.stderr
     assert result.stdout == ""

@@ -1,0 +1,518 @@
+// A tile of a matrix product, C[m][n] = Σ_k A[m][k] · B[k][n], with what comes before and after it as parameters.
+//
+// A block computes TILE_M x TILE_N of C over a part of K. Operands say how four neighbouring elements come into shared
+// memory: by asynchronous copies (Plain), or through registers, transformed (dropped, expanded, times a derivative).
+// Each is kept in shared memory as it lies in global memory, K along its rows (K_FAST) or across them; strides are
+// padded so that neither kind of fragment meets a bank conflict. The finished tile goes to shared memory, the parts of
+// K meet there, and an epilogue takes whole sums from it: so C itself is never written unless it is what is wanted.
+//
+// Parts of K (SPLITS blocks along z) are summed in the order of k, whichever block ends first:
+//   CLUSTERED 1: the blocks are a cluster, each sums its share of the rows over distributed shared memory (sm_90);
+//   CLUSTERED 0: they leave their tiles in `partials`, and the last to come sums them.
+//
+// ARITHMETIC 0: float32 FMA. 1: TF32 tensor cores. 2: tensor cores with each operand split in two TF32 numbers, three
+// products, and partial sums added up outside the tensor cores every 32 of K, as those truncate: float32's error.
+//
+// The defines are chosen in gemm_tile.py, which has the sizes' meaning and limits.
+
+#pragma once
+#include "device.cuh"
+
+namespace tile {
+
+constexpr int FMA = 0, TF32 = 1, SPLIT = 2;
+constexpr int THREADS = WARPS_M * WARPS_N * 32;
+
+// The least stride of rows of n words that is an odd multiple of 8: four rows then lie in four different octets of banks.
+__device__ constexpr int across_stride(int n) { return (n + 7) / 8 % 2 ? (n + 7) / 8 * 8 : (n + 7) / 8 * 8 + 8; }
+// An odd multiple of 4 (TILE_K is a multiple of 8): eight rows' quads then lie in eight different quads of banks.
+constexpr int ALONG_STRIDE = TILE_K + 4;
+constexpr int C_STRIDE = across_stride(TILE_N);
+
+// --- operands ---
+
+// A matrix in global memory, rows one after the other; `offset` is the least column that quads are taken from.
+struct Matrix {
+    const float* data;
+    int rows, columns;
+    bool aligned;
+
+    __device__ __forceinline__ Matrix(const float* data, int rows, int columns, int offset = 0)
+        : data(data), rows(rows), columns(columns), aligned((((word64)data) & 15) == 0 && columns % 4 == 0 && offset % 4 == 0) {}
+
+    // Four elements; what lies outside is 0.
+    __device__ __forceinline__ float4 quad(int row, int column) const {
+        float4 q = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        if (row >= rows) return q;
+        const float* at = data + (long long)row * columns + column;
+        if (aligned) {
+            if (column < columns) q = *(const float4*)at;
+        } else {
+            if (column < columns) q.x = at[0];
+            if (column + 1 < columns) q.y = at[1];
+            if (column + 2 < columns) q.z = at[2];
+            if (column + 3 < columns) q.w = at[3];
+        }
+        return q;
+    }
+
+    __device__ __forceinline__ void quad_async(float* shared, int row, int column) const {
+        const float* at = data + (long long)row * columns + column;
+        if (aligned) {
+            bool inside = row < rows && column < columns;
+            copy_async_16(shared, inside ? at : data, inside);
+        } else {
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                bool inside = row < rows && column + j < columns;
+                copy_async_4(shared + j, inside ? at + j : data, inside);
+            }
+        }
+    }
+};
+
+// The matrix as it is.
+template <bool K_FAST_>
+struct Plain {
+    static constexpr bool K_FAST = K_FAST_, ASYNC = true;
+    struct Raw {};
+    Matrix matrix;
+
+    __device__ __forceinline__ void copy(float* shared, int row, int column) const {
+        matrix.quad_async(shared, row, column);
+    }
+    __device__ __forceinline__ Raw fetch(int, int) const { return {}; }
+    __device__ __forceinline__ float4 finish(Raw, int, int) const { return {}; }
+};
+
+// Tile of an operand in shared memory: X is TILE_M for A and TILE_N for B.
+template <class Operand, int X>
+struct Slots {
+    static constexpr int ROWS = Operand::K_FAST ? X : TILE_K;
+    static constexpr int COLUMNS = Operand::K_FAST ? TILE_K : X;
+    static constexpr int STRIDE = Operand::K_FAST ? ALONG_STRIDE : across_stride(X);
+    static constexpr int QUADS = ROWS * (COLUMNS / 4);
+    static constexpr int QUADS_A_THREAD = (QUADS + THREADS - 1) / THREADS;
+    static constexpr int COUNT = Operand::ASYNC ? STAGES : 2;
+    static constexpr int SIZE = ROWS * STRIDE;
+
+    typename Operand::Raw raw[Operand::ASYNC ? 1 : QUADS_A_THREAD];
+
+    // Calls f(i, row, column) for this thread's quads of a tile; places are within the tile.
+    template <class F>
+    __device__ __forceinline__ static void each(F f) {
+#pragma unroll
+        for (int i = 0; i < QUADS_A_THREAD; ++i) {
+            int q = (int)threadIdx.x + i * THREADS;
+            if (QUADS % THREADS == 0 || q < QUADS) f(i, q / (COLUMNS / 4), q % (COLUMNS / 4) * 4);
+        }
+    }
+
+    // Row and column in the matrix of a place in the tile that begins at x, k.
+    __device__ __forceinline__ static int row_of(int row, int x, int k) { return row + (Operand::K_FAST ? x : k); }
+    __device__ __forceinline__ static int column_of(int column, int x, int k) { return column + (Operand::K_FAST ? k : x); }
+
+    __device__ __forceinline__ void copy(const Operand& operand, float* slots, int number, int x, int k) const {
+        if constexpr (Operand::ASYNC) {
+            float* slot = slots + number % COUNT * SIZE;
+            each([&](int, int row, int column) {
+                operand.copy(slot + row * STRIDE + column, row_of(row, x, k), column_of(column, x, k));
+            });
+        }
+    }
+    __device__ __forceinline__ void fetch(const Operand& operand, int x, int k) {
+        if constexpr (!Operand::ASYNC)
+            each([&](int i, int row, int column) { raw[i] = operand.fetch(row_of(row, x, k), column_of(column, x, k)); });
+    }
+    __device__ __forceinline__ void store(const Operand& operand, float* slots, int number, int x, int k) const {
+        if constexpr (!Operand::ASYNC) {
+            float* slot = slots + number % COUNT * SIZE;
+            each([&](int i, int row, int column) {
+                *(float4*)(slot + row * STRIDE + column) =
+                    operand.finish(raw[i], row_of(row, x, k), column_of(column, x, k));
+            });
+        }
+    }
+    __device__ __forceinline__ static const float* at(const float* slots, int number, int x, int k) {
+        return slots + number % COUNT * SIZE + (Operand::K_FAST ? x * STRIDE + k : k * STRIDE + x);
+    }
+};
+
+// --- float32: every lane a grid of elements ---
+
+// Which of a warp's LANES · T places along m or n a lane's j-th element is. Quads where shared memory is read four
+// places at a time, else interleaved, so that neighbouring lanes read neighbouring rows.
+template <bool K_FAST, int LANES, int T>
+__device__ __forceinline__ int place(int lane, int j) {
+    return !K_FAST && T % 4 == 0 ? (j / 4 * LANES + lane) * 4 + j % 4 : j * LANES + lane;
+}
+
+template <class S, bool K_FAST, int LANES, int T>
+__device__ __forceinline__ void read_fragment(float (&f)[4][T], const float* slots, int number, int x, int k, int lane) {
+    if constexpr (K_FAST) {
+#pragma unroll
+        for (int j = 0; j < T; ++j) {
+            float4 q = *(const float4*)S::at(slots, number, x + place<K_FAST, LANES, T>(lane, j), k);
+            f[0][j] = q.x, f[1][j] = q.y, f[2][j] = q.z, f[3][j] = q.w;
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            if constexpr (T % 4 == 0) {
+#pragma unroll
+                for (int j = 0; j < T; j += 4) {
+                    float4 q = *(const float4*)S::at(slots, number, x + place<K_FAST, LANES, T>(lane, j), k + i);
+                    f[i][j] = q.x, f[i][j + 1] = q.y, f[i][j + 2] = q.z, f[i][j + 3] = q.w;
+                }
+            } else {
+#pragma unroll
+                for (int j = 0; j < T; ++j)
+                    f[i][j] = *S::at(slots, number, x + place<K_FAST, LANES, T>(lane, j), k + i);
+            }
+        }
+    }
+}
+
+template <class A, class B>
+struct FmaTile {
+    static constexpr int LANES_N = 32 / LANES_M;
+    static constexpr int WARP_M = TILE_M / WARPS_M, WARP_N = TILE_N / WARPS_N;
+    static constexpr int T_M = WARP_M / LANES_M, T_N = WARP_N / LANES_N;
+    static_assert(T_M * LANES_M == WARP_M && T_N * LANES_N == WARP_N, "lanes must divide a warp's tile");
+    using SlotsA = Slots<A, TILE_M>;
+    using SlotsB = Slots<B, TILE_N>;
+
+    float c[T_M][T_N];
+
+    __device__ __forceinline__ void clear() {
+#pragma unroll
+        for (int i = 0; i < T_M; ++i)
+#pragma unroll
+            for (int j = 0; j < T_N; ++j) c[i][j] = 0.0f;
+    }
+
+    __device__ __forceinline__ void add(const float* slots_a, const float* slots_b, int number) {
+        int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+        int lane_m = lane / LANES_N, lane_n = lane % LANES_N;
+        int m = warp / WARPS_N * WARP_M, n = warp % WARPS_N * WARP_N;
+#pragma unroll
+        for (int k = 0; k < TILE_K; k += 4) {
+            float a[4][T_M], b[4][T_N];
+            read_fragment<SlotsA, A::K_FAST, LANES_M, T_M>(a, slots_a, number, m, k, lane_m);
+            read_fragment<SlotsB, B::K_FAST, LANES_N, T_N>(b, slots_b, number, n, k, lane_n);
+#pragma unroll
+            for (int q = 0; q < 4; ++q)
+#pragma unroll
+                for (int i = 0; i < T_M; ++i)
+#pragma unroll
+                    for (int j = 0; j < T_N; ++j) c[i][j] = fmaf(a[q][i], b[q][j], c[i][j]);
+        }
+    }
+
+    __device__ __forceinline__ void store(float* tile) const {
+        int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+        int lane_m = lane / LANES_N, lane_n = lane % LANES_N;
+        int m = warp / WARPS_N * WARP_M, n = warp % WARPS_N * WARP_N;
+#pragma unroll
+        for (int i = 0; i < T_M; ++i) {
+            float* row = tile + (m + place<A::K_FAST, LANES_M, T_M>(lane_m, i)) * C_STRIDE + n;
+#pragma unroll
+            for (int j = 0; j < T_N; ++j) row[place<B::K_FAST, LANES_N, T_N>(lane_n, j)] = c[i][j];
+        }
+    }
+};
+
+// --- tensor cores: every warp a grid of 16 x 8 ---
+
+template <class A, class B>
+struct MmaTile {
+    static constexpr int WARP_M = TILE_M / WARPS_M, WARP_N = TILE_N / WARPS_N;
+    static constexpr int T_M = WARP_M / 16, T_N = WARP_N / 8;
+    using SlotsA = Slots<A, TILE_M>;
+    using SlotsB = Slots<B, TILE_N>;
+    static constexpr bool SPLITTING = ARITHMETIC == SPLIT;
+
+    float c[T_M][T_N][4];
+
+    __device__ __forceinline__ void clear() {
+        static_assert(T_M * 16 == WARP_M && T_N * 8 == WARP_N, "16 x 8 must divide a warp's tile");
+#pragma unroll
+        for (int i = 0; i < T_M; ++i)
+#pragma unroll
+            for (int j = 0; j < T_N; ++j)
+#pragma unroll
+                for (int e = 0; e < 4; ++e) c[i][j][e] = 0.0f;
+    }
+
+    // The high part, and what it leaves over.
+    __device__ __forceinline__ static void split(float x, unsigned& high, unsigned& low) {
+        high = to_tf32(x);
+        // An infinity or NaN is all in the high part: infinity less infinity would make a NaN of it.
+        float rest = x - float_of(high);
+        low = SPLITTING ? to_tf32(rest == rest ? rest : 0.0f) : 0u;
+    }
+
+    __device__ __forceinline__ void add(const float* slots_a, const float* slots_b, int number) {
+        int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+        int g = lane / 4, t = lane % 4;
+        int m = warp / WARPS_N * WARP_M, n = warp % WARPS_N * WARP_N;
+        // Sums of at most 32 of K are the tensor cores' own: those truncate, here sums are rounded.
+        float part[SPLITTING ? T_M : 1][SPLITTING ? T_N : 1][4];
+#pragma unroll
+        for (int k = 0; k < TILE_K; k += 8) {
+            if constexpr (SPLITTING) {
+                if (k % 32 == 0) {
+#pragma unroll
+                    for (int i = 0; i < T_M; ++i)
+#pragma unroll
+                        for (int j = 0; j < T_N; ++j)
+#pragma unroll
+                            for (int e = 0; e < 4; ++e) part[i][j][e] = 0.0f;
+                }
+            }
+            unsigned b[T_N][2], b_low[T_N][2];
+#pragma unroll
+            for (int j = 0; j < T_N; ++j)
+#pragma unroll
+                for (int e = 0; e < 2; ++e)
+                    split(*SlotsB::at(slots_b, number, n + j * 8 + g, k + t + e * 4), b[j][e], b_low[j][e]);
+#pragma unroll
+            for (int i = 0; i < T_M; ++i) {
+                unsigned a[4], a_low[4];
+#pragma unroll
+                for (int e = 0; e < 4; ++e)
+                    split(*SlotsA::at(slots_a, number, m + i * 16 + g + e % 2 * 8, k + t + e / 2 * 4), a[e], a_low[e]);
+#pragma unroll
+                for (int j = 0; j < T_N; ++j) {
+                    if constexpr (SPLITTING) {
+                        mma_tf32(part[i][j], a_low, b[j]);
+                        mma_tf32(part[i][j], a, b_low[j]);
+                        mma_tf32(part[i][j], a, b[j]);
+                    } else {
+                        mma_tf32(c[i][j], a, b[j]);
+                    }
+                }
+            }
+            if constexpr (SPLITTING) {
+                if (k % 32 == 24 || k + 8 == TILE_K) {
+#pragma unroll
+                    for (int i = 0; i < T_M; ++i)
+#pragma unroll
+                        for (int j = 0; j < T_N; ++j)
+#pragma unroll
+                            for (int e = 0; e < 4; ++e) c[i][j][e] += part[i][j][e];
+                }
+            }
+        }
+    }
+
+    __device__ __forceinline__ void store(float* tile) const {
+        int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+        int g = lane / 4, t = lane % 4;
+        int m = warp / WARPS_N * WARP_M, n = warp % WARPS_N * WARP_N;
+#pragma unroll
+        for (int i = 0; i < T_M; ++i)
+#pragma unroll
+            for (int j = 0; j < T_N; ++j) {
+                float* at = tile + (m + i * 16 + g) * C_STRIDE + n + j * 8 + 2 * t;
+                *(float2*)at = make_float2(c[i][j][0], c[i][j][1]);
+                *(float2*)(at + 8 * C_STRIDE) = make_float2(c[i][j][2], c[i][j][3]);
+            }
+    }
+};
+
+template <bool TENSOR, class A, class B>
+struct Choose {
+    using Tile = FmaTile<A, B>;
+};
+template <class A, class B>
+struct Choose<true, A, B> {
+    using Tile = MmaTile<A, B>;
+};
+
+// --- a block's sums ---
+
+// Sums of B's columns over k in float32, by the block's first TILE_N threads: db is this of dz.
+struct NoColumnSums {
+    __device__ __forceinline__ void add(const float*, int) {}
+};
+template <class SlotsB>
+struct ColumnSums {
+    float sum = 0.0f;
+    __device__ __forceinline__ void add(const float* slots_b, int number) {
+        if (threadIdx.x < TILE_N)
+#pragma unroll 8
+            for (int k = 0; k < TILE_K; ++k) sum += *SlotsB::at(slots_b, number, threadIdx.x, k);
+    }
+};
+
+template <class A, class B>
+struct Product {
+    using SlotsA = Slots<A, TILE_M>;
+    using SlotsB = Slots<B, TILE_N>;
+    static constexpr int OPERANDS = SlotsA::COUNT * SlotsA::SIZE + SlotsB::COUNT * SlotsB::SIZE;
+    static constexpr int C_SIZE = TILE_M * C_STRIDE;
+    // gemm_tile.py asks for the shared memory; here is what it must not fall short of.
+    static_assert(OPERANDS <= SHARED_FLOATS && C_SIZE <= SHARED_FLOATS, "SHARED_FLOATS is too small");
+    static_assert(TILE_K % 8 == 0 && STAGES >= 2 && TILE_M % 4 == 0 && TILE_N % 4 == 0, "");
+
+    // Leaves this block's part of the tile at (m, n) in `shared`. Barriers at both ends are the caller's and the
+    // epilogue's: see `meet`.
+    template <class Sums>
+    __device__ __forceinline__ static void run(const A& a, const B& b, int m, int n, int K, float* shared, Sums& sums) {
+        int num_tiles = divide_up(K, TILE_K);
+        int part = SPLITS > 1 ? (int)blockIdx.z : 0;
+        int first = (int)((long long)part * num_tiles / SPLITS);
+        int count = (int)((long long)(part + 1) * num_tiles / SPLITS) - first;
+        float* slots_a = shared;
+        float* slots_b = shared + SlotsA::COUNT * SlotsA::SIZE;
+        SlotsA to_a;
+        SlotsB to_b;
+        typename Choose<ARITHMETIC != FMA, A, B>::Tile tile;
+        tile.clear();
+        for (int s = 0; s < STAGES - 1; ++s) {
+            if (s < count) {
+                to_a.copy(a, slots_a, s, m, (first + s) * TILE_K);
+                to_b.copy(b, slots_b, s, n, (first + s) * TILE_K);
+            }
+            copy_async_commit();
+        }
+        if (count > 0) {
+            to_a.fetch(a, m, first * TILE_K);
+            to_b.fetch(b, n, first * TILE_K);
+            to_a.store(a, slots_a, 0, m, first * TILE_K);
+            to_b.store(b, slots_b, 0, n, first * TILE_K);
+        }
+        for (int s = 0; s < count; ++s) {
+            copy_async_wait<STAGES - 2>();
+            // Tile s is there for all, and nobody reads the slots of tile s - 1 any more.
+            __syncthreads();
+            int next = s + STAGES - 1;
+            if (next < count) {
+                to_a.copy(a, slots_a, next, m, (first + next) * TILE_K);
+                to_b.copy(b, slots_b, next, n, (first + next) * TILE_K);
+            }
+            copy_async_commit();
+            int k = (first + s + 1) * TILE_K;
+            if (s + 1 < count) {
+                // Under way while the tile is multiplied.
+                to_a.fetch(a, m, k);
+                to_b.fetch(b, n, k);
+            }
+            tile.add(slots_a, slots_b, s);
+            sums.add(slots_b, s);
+            if (s + 1 < count) {
+                to_a.store(a, slots_a, s + 1, m, k);
+                to_b.store(b, slots_b, s + 1, n, k);
+            }
+        }
+        copy_async_wait<0>();
+        // The operands' memory is the tile's now.
+        __syncthreads();
+        tile.store(shared);
+    }
+};
+
+// --- where the parts of K meet ---
+
+// What an epilogue reads whole sums from, and the rows that are this block's.
+struct Whole {
+    const float* parts[SPLITS];
+    int row_begin, row_end;
+
+    __device__ __forceinline__ float at(int row, int column) const {
+        float sum = parts[0][row * C_STRIDE + column];
+#pragma unroll
+        for (int s = 1; s < SPLITS; ++s) sum += parts[s][row * C_STRIDE + column];
+        return sum;
+    }
+    __device__ __forceinline__ float4 quad(int row, int column) const {
+        float4 sum = *(const float4*)(parts[0] + row * C_STRIDE + column);
+#pragma unroll
+        for (int s = 1; s < SPLITS; ++s) {
+            float4 q = *(const float4*)(parts[s] + row * C_STRIDE + column);
+            sum.x += q.x, sum.y += q.y, sum.z += q.z, sum.w += q.w;
+        }
+        return sum;
+    }
+};
+
+// After `run`: false where this block has nothing more to do with the tile. `word` is a word of shared memory beyond the
+// tile. After the epilogue comes `part`.
+__device__ __forceinline__ bool meet(Whole& whole, float* shared, float* partials, unsigned* tickets, unsigned* word) {
+    whole.row_begin = 0;
+    whole.row_end = TILE_M;
+    if constexpr (SPLITS == 1) {
+        whole.parts[0] = shared;
+        __syncthreads();
+        return true;
+    } else if constexpr (CLUSTERED) {
+#if CLUSTERED
+#pragma unroll
+        for (int s = 0; s < SPLITS; ++s) whole.parts[s] = cluster_peer(shared, s);
+        constexpr int ROWS = (TILE_M + SPLITS - 1) / SPLITS;
+        whole.row_begin = minimum((int)cluster_rank() * ROWS, TILE_M);
+        whole.row_end = minimum(whole.row_begin + ROWS, TILE_M);
+        cluster_sync();
+#endif
+        return true;
+    } else {
+        constexpr int SIZE = TILE_M * C_STRIDE;
+        unsigned number = blockIdx.y * gridDim.x + blockIdx.x;
+        float* tiles = partials + (word64)number * SPLITS * SIZE;
+        float* own = tiles + (word64)blockIdx.z * SIZE;
+        __syncthreads();
+        for (int q = threadIdx.x; q < TILE_M * (TILE_N / 4); q += THREADS) {
+            int at = q / (TILE_N / 4) * C_STRIDE + q % (TILE_N / 4) * 4;
+            *(float4*)(own + at) = *(const float4*)(shared + at);
+        }
+        if (!take_ticket(tickets + number, SPLITS, word)) return false;
+#pragma unroll
+        for (int s = 0; s < SPLITS; ++s) whole.parts[s] = tiles + (word64)s * SIZE;
+        return true;
+    }
+}
+
+// Lets go of the tile: its memory may be used again, or the block end.
+__device__ __forceinline__ void part() {
+#if CLUSTERED
+    // A peer may still be reading.
+    if constexpr (SPLITS > 1) cluster_sync();
+#endif
+    __syncthreads();
+}
+
+// Calls f(row, column, sums) for every quad of this block's rows; places are within the tile.
+template <class F>
+__device__ __forceinline__ void each_quad(const Whole& whole, int num_rows, int num_columns, F f) {
+    int row_end = minimum(whole.row_end, num_rows);
+    for (int q = (int)threadIdx.x; q < (row_end - whole.row_begin) * (TILE_N / 4); q += THREADS) {
+        int row = whole.row_begin + q / (TILE_N / 4), column = q % (TILE_N / 4) * 4;
+        if (column < num_columns) f(row, column, whole.quad(row, column));
+    }
+}
+
+// Writes up to four neighbouring elements of a row of `columns`.
+__device__ __forceinline__ void write_quad(float* out, int row, int column, int columns, bool aligned, float4 q) {
+    float* at = out + (long long)row * columns + column;
+    if (aligned) {
+        *(float4*)at = q;
+    } else {
+        at[0] = q.x;
+        if (column + 1 < columns) at[1] = q.y;
+        if (column + 2 < columns) at[2] = q.z;
+        if (column + 3 < columns) at[3] = q.w;
+    }
+}
+
+__device__ __forceinline__ bool is_aligned(const float* data, int columns) {
+    return (((word64)data) & 15) == 0 && columns % 4 == 0;
+}
+
+}  // namespace tile
+
+#if SPLITS > 1 && CLUSTERED
+#define TILE_CLUSTER CLUSTER_OF(SPLITS)
+#else
+#define TILE_CLUSTER
+#endif

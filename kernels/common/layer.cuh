@@ -1,0 +1,96 @@
+// What the layers of linear and of maxout units share: the dropped input, and what becomes of gradients.
+
+#pragma once
+#include "gemm_tile.cuh"
+#include "philox.cuh"
+#include "rates.cuh"
+
+namespace layer {
+
+// A layer's input x (B, I) with its dropout, drawn on the way into the tile.
+template <bool K_FAST_>
+struct Dropped {
+    static constexpr bool K_FAST = K_FAST_, ASYNC = false;
+    typedef float4 Raw;
+    tile::Matrix x;
+    Mask mask;
+
+    __device__ __forceinline__ void copy(float*, int, int) const {}
+    __device__ __forceinline__ Raw fetch(int row, int column) const { return x.quad(row, column); }
+    __device__ __forceinline__ float4 finish(Raw raw, int row, int column) const {
+        return row < x.rows && column < x.columns ? mask.apply(raw, row, column) : raw;
+    }
+};
+
+template <bool DROPOUT, bool K_FAST>
+struct InputOf {
+    typedef tile::Plain<K_FAST> Type;
+    __device__ __forceinline__ static Type make(tile::Matrix x, Mask) { return {x}; }
+};
+template <bool K_FAST>
+struct InputOf<true, K_FAST> {
+    typedef Dropped<K_FAST> Type;
+    __device__ __forceinline__ static Type make(tile::Matrix x, Mask mask) { return {x, mask}; }
+};
+
+// dx = mask(dz Wᵀ) / keep: a product of dz (B, O), K_FAST, and W (I, O), K_FAST; N is I.
+template <bool DROPOUT, class Gradient>
+__device__ __forceinline__ void backward_input(const Gradient& dz, const float* W, float* dx, int B, int I, int O, Mask mask,
+                                               float* partials, unsigned* tickets) {
+    DYNAMIC_SHARED(memory);
+    float* shared = (float*)memory;
+    int m = blockIdx.y * TILE_M, n = blockIdx.x * TILE_N;
+    tile::Plain<true> weights{tile::Matrix(W, I, O)};
+    tile::NoColumnSums none;
+    tile::Product<Gradient, tile::Plain<true>>::run(dz, weights, m, n, O, shared, none);
+    tile::Whole whole;
+    if (!tile::meet(whole, shared, partials, tickets, (unsigned*)(shared + SHARED_FLOATS))) return;
+    bool aligned = tile::is_aligned(dx, I);
+    tile::each_quad(whole, B - m, I - n, [&](int row, int column, float4 sum) {
+        if (DROPOUT) sum = mask.apply(sum, m + row, n + column);
+        tile::write_quad(dx, m + row, n + column, I, aligned, sum);
+    });
+    tile::part();
+}
+
+// dW = x'ᵀ dz, db = Σ_B dz: a product of x' (B, I) and dz (B, O), both across K; M is I, N is O. UPDATE: the step of W, b
+// and their velocities takes the place of dW and db.
+template <bool UPDATE, class Input, class Gradient>
+__device__ __forceinline__ void backward_weights(const Input& x, const Gradient& dz, float* W, float* b, float* vW,
+                                                 float* vb, int B, int I, int O, float rate, float momentum) {
+    DYNAMIC_SHARED(memory);
+    float* shared = (float*)memory;
+    int m = blockIdx.y * TILE_M, n = blockIdx.x * TILE_N;
+    typedef tile::Product<Input, Gradient> Product;
+    tile::ColumnSums<typename Product::SlotsB> sums;
+    Product::run(x, dz, m, n, B, shared, sums);
+    tile::Whole whole;
+    static_assert(SPLITS == 1, "the batch is not split: db is one block's sum");
+    tile::meet(whole, shared, nullptr, nullptr, nullptr);
+    bool aligned = tile::is_aligned(W, O) && (!UPDATE || tile::is_aligned(vW, O));
+    tile::each_quad(whole, I - m, O - n, [&](int row, int column, float4 g) {
+        if constexpr (UPDATE) {
+            tile::Matrix of_W(W, I, O), of_v(vW, I, O);
+            of_W.aligned = of_v.aligned = aligned;
+            float4 w = of_W.quad(m + row, n + column), v = of_v.quad(m + row, n + column);
+            move(w.x, v.x, g.x, rate, momentum);
+            move(w.y, v.y, g.y, rate, momentum);
+            move(w.z, v.z, g.z, rate, momentum);
+            move(w.w, v.w, g.w, rate, momentum);
+            tile::write_quad(vW, m + row, n + column, O, aligned, v);
+            tile::write_quad(W, m + row, n + column, O, aligned, w);
+        } else {
+            tile::write_quad(W, m + row, n + column, O, aligned, g);
+        }
+    });
+    int column = n + threadIdx.x;
+    if (blockIdx.y == 0 && threadIdx.x < TILE_N && column < O) {
+        if constexpr (UPDATE) {
+            move(b[column], vb[column], sums.sum, rate, momentum);
+        } else {
+            b[column] = sums.sum;
+        }
+    }
+}
+
+}  // namespace layer

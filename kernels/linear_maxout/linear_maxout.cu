@@ -1,0 +1,170 @@
+// A layer of maxout units with dropout: forward, and backward to everything.
+//
+//   forward            z = x' W + b, x' = dropout(x (B, I)), W (I, U·P), b (U·P);
+//                      y (B, U) = max_p z[b, u·P + p], pieces (B, U) uint8 = the lowest p that attains it
+//   backward_input     dx (B, I) = mask(dz Wᵀ) / keep,  dz[b, u·P + p] = row_scale[b] · dy[b, u] · [p = piece[b, u]]
+//   backward_weights   dW (I, U·P) = x'ᵀ dz, db (U·P) = Σ_B dz; or at once v ← momentum · v - rate · dW, W ← W + v
+//
+// Each is one product of 2·B·I·U·P FLOP over the common tile (gemm_tile.cuh); of backward's, one in P is no product by 0.
+// Bytes, each array once: forward 4 (B·I + I·U·P + U·P) + 5·B·U, backward_input 4 (I·U·P + B·I) + 5·B·U, the update
+// 4 (B·I + 4·I·U·P) + 5·B·U. Neither z nor dz (B, U·P) is ever in global memory: a tile holds whole units, and dy is
+// expanded on the way into the tile. PIECES (P) is a define; where P > TILE_N a tile is a part of one unit's pieces, and
+// the block goes through the parts with a running maximum.
+
+#include "layer.cuh"
+
+constexpr int UNITS = PIECES <= TILE_N ? TILE_N / PIECES : 1;
+constexpr int CHUNKS = (PIECES + TILE_N - 1) / TILE_N;
+
+struct Winner {
+    float y;
+    int piece;
+
+    // As np.maximum: a NaN wins, the first one; of equals the first stays.
+    __device__ __forceinline__ void challenge(float z, int p) {
+        if (!(z <= y) && !is_nan(y)) {
+            y = z;
+            piece = p;
+        }
+    }
+};
+
+// dz (B, U·P) from dy and pieces (B, U).
+template <bool K_FAST_>
+struct Expanded {
+    static constexpr bool K_FAST = K_FAST_, ASYNC = false;
+    // Units that four neighbouring columns can belong to.
+    static constexpr int SPAN = PIECES >= 3 ? 2 : PIECES == 2 ? 3 : 4;
+    struct Raw {
+        float dy[SPAN];
+        unsigned pieces;    // a byte a unit
+        float scale;
+    };
+    const float* dy;
+    const byte* pieces;
+    const float* row_scale;
+    int B, U;
+
+    __device__ __forceinline__ void copy(float*, int, int) const {}
+    __device__ __forceinline__ Raw fetch(int row, int column) const {
+        Raw raw;
+        raw.pieces = 0;
+        raw.scale = 1.0f;
+        bool inside = row < B;
+        if (inside && row_scale) raw.scale = row_scale[row];
+        int first = column / PIECES;
+#pragma unroll
+        for (int s = 0; s < SPAN; ++s) {
+            raw.dy[s] = 0.0f;
+            if (inside && first + s < U) {
+                long long at = (long long)row * U + first + s;
+                raw.dy[s] = dy[at];
+                raw.pieces |= (unsigned)pieces[at] << (8 * s);
+            }
+        }
+        return raw;
+    }
+    __device__ __forceinline__ float one(const Raw& raw, int place) const {
+        float value = 0.0f;
+#pragma unroll
+        for (int s = 0; s < SPAN; ++s) {
+            int piece = (int)(raw.pieces >> (8 * s) & 255u);
+            // Chosen, so that a gradient that is NaN goes to the winner alone.
+            if (place == s * PIECES + piece) value = raw.dy[s] * raw.scale;
+        }
+        return value;
+    }
+    __device__ __forceinline__ float4 finish(const Raw& raw, int, int column) const {
+        int place = column % PIECES;
+        return make_float4(one(raw, place), one(raw, place + 1), one(raw, place + 2), one(raw, place + 3));
+    }
+};
+
+template <bool DROPOUT>
+__global__ void TILE_CLUSTER __launch_bounds__(tile::THREADS)
+    linear_maxout_forward(const float* __restrict__ x, const float* __restrict__ W, const float* __restrict__ b,
+                          float* __restrict__ y, byte* __restrict__ pieces, int B, int I, int U, MASK_PARAMETERS,
+                          float* partials, unsigned* tickets) {
+    DYNAMIC_SHARED(memory);
+    float* shared = (float*)memory;
+    int m = blockIdx.y * TILE_M, unit = blockIdx.x * UNITS;
+    typedef layer::InputOf<DROPOUT, true> InputOf;
+    auto input = InputOf::make(tile::Matrix(x, B, I), Mask MASK_ARGUMENTS);
+    tile::NoColumnSums none;
+    tile::Whole whole;
+    // With several chunks a thread has one row and keeps its winner.
+    static_assert(CHUNKS == 1 || (TILE_M <= tile::THREADS && SPLITS == 1), "");
+    Winner running = {0.0f, 0};
+    for (int chunk = 0; chunk < CHUNKS; ++chunk) {
+        int n = unit * PIECES + chunk * TILE_N;
+        tile::Plain<false> weights{tile::Matrix(W, I, U * PIECES, n)};
+        tile::Product<typename InputOf::Type, tile::Plain<false>>::run(input, weights, m, n, I, shared, none);
+        if (!tile::meet(whole, shared, partials, tickets, (unsigned*)(shared + SHARED_FLOATS))) return;
+        int row_end = minimum(whole.row_end, B - m);
+        if constexpr (CHUNKS == 1) {
+            int num_units = minimum(UNITS, U - unit);
+            for (int q = (int)threadIdx.x; q < (row_end - whole.row_begin) * UNITS; q += tile::THREADS) {
+                int row = whole.row_begin + q / UNITS, u = q % UNITS;
+                if (u >= num_units) continue;
+                Winner winner = {whole.at(row, u * PIECES) + b[n + u * PIECES], 0};
+#pragma unroll 8
+                for (int p = 1; p < PIECES; ++p)
+                    winner.challenge(whole.at(row, u * PIECES + p) + b[n + u * PIECES + p], p);
+                long long at = (long long)(m + row) * U + unit + u;
+                y[at] = winner.y;
+                pieces[at] = (byte)winner.piece;
+            }
+        } else {
+            int row = threadIdx.x;
+            if (row < row_end) {
+                int first = chunk * TILE_N, count = minimum(TILE_N, PIECES - first);
+                for (int p = 0; p < count; ++p) {
+                    float z = whole.at(row, p) + b[n + p];
+                    if (first + p == 0)
+                        running = {z, 0};
+                    else
+                        running.challenge(z, first + p);
+                }
+                if (chunk == CHUNKS - 1) {
+                    long long at = (long long)(m + row) * U + unit;
+                    y[at] = running.y;
+                    pieces[at] = (byte)running.piece;
+                }
+            }
+        }
+        tile::part();
+    }
+}
+
+template <bool DROPOUT>
+__global__ void TILE_CLUSTER __launch_bounds__(tile::THREADS)
+    linear_maxout_backward_input(const float* __restrict__ dy, const byte* __restrict__ pieces,
+                                 const float* __restrict__ row_scale, const float* __restrict__ W,
+                                 float* __restrict__ dx, int B, int I, int U, MASK_PARAMETERS, float* partials,
+                                 unsigned* tickets) {
+    Expanded<true> dz = {dy, pieces, row_scale, B, U};
+    layer::backward_input<DROPOUT>(dz, W, dx, B, I, U * PIECES, Mask MASK_ARGUMENTS, partials, tickets);
+}
+
+template <bool DROPOUT>
+__global__ void __launch_bounds__(tile::THREADS)
+    linear_maxout_backward_weights(const float* __restrict__ x, const float* __restrict__ dy,
+                                   const byte* __restrict__ pieces, const float* __restrict__ row_scale,
+                                   float* __restrict__ dW, float* __restrict__ db, int B, int I, int U,
+                                   MASK_PARAMETERS) {
+    auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), Mask MASK_ARGUMENTS);
+    Expanded<false> dz = {dy, pieces, row_scale, B, U};
+    layer::backward_weights<false>(input, dz, dW, db, nullptr, nullptr, B, I, U * PIECES, 0.0f, 0.0f);
+}
+
+template <bool DROPOUT>
+__global__ void __launch_bounds__(tile::THREADS)
+    linear_maxout_backward_update(const float* __restrict__ x, const float* __restrict__ dy,
+                                  const byte* __restrict__ pieces, const float* __restrict__ row_scale,
+                                  float* __restrict__ W, float* __restrict__ b, float* __restrict__ vW,
+                                  float* __restrict__ vb, int B, int I, int U, RATE_PARAMETERS, MASK_PARAMETERS) {
+    if (skip && *skip) return;
+    auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), Mask MASK_ARGUMENTS);
+    Expanded<false> dz = {dy, pieces, row_scale, B, U};
+    layer::backward_weights<true>(input, dz, W, b, vW, vb, B, I, U * PIECES, RATE, MOMENTUM);
+}
