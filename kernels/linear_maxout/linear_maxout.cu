@@ -93,7 +93,7 @@ __global__ void TILE_CLUSTER __launch_bounds__(tile::THREADS)
     tile::NoColumnSums none;
     tile::Whole whole;
     // With several chunks a thread has one row and keeps its winner.
-    static_assert(CHUNKS == 1 || (TILE_M <= tile::THREADS && SPLITS == 1), "");
+    static_assert(CHUNKS == 1 || (TILE_M <= tile::THREADS && SPLITS == 1) || sizeof(InputOf) == 0, "");
     Winner running = {0.0f, 0};
     for (int chunk = 0; chunk < CHUNKS; ++chunk) {
         int n = unit * PIECES + chunk * TILE_N;

@@ -63,7 +63,7 @@ def test_an_epoch_is_one(monkeypatch):
     monkeypatch.setattr(epoch, "_NUM_ROWS_QUICKLY", 200)
     cases = list(epoch.epoch(False))
     assert len(cases) == 2 * (1 + len(backends.LANDED))
-    for case in cases[:2]:
+    for case in [case for case in cases if case.missing is None][:2]:
         case.verify()
         assert case.measure == "images/s"
         assert case.run() > 0
