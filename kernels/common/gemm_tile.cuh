@@ -20,7 +20,6 @@
 
 namespace tile {
 
-constexpr int FMA = 0, TF32 = 1, SPLIT = 2;
 constexpr int THREADS = WARPS_M * WARPS_N * 32;
 
 // The least stride of rows of n words that is an odd multiple of 8: four rows then lie in four different octets of banks.
@@ -224,13 +223,14 @@ struct FmaTile {
 
 // --- tensor cores: every warp a grid of 16 x 8 ---
 
+#if ARITHMETIC > 0
 template <class A, class B>
 struct MmaTile {
     static constexpr int WARP_M = TILE_M / WARPS_M, WARP_N = TILE_N / WARPS_N;
     static constexpr int T_M = WARP_M / 16, T_N = WARP_N / 8;
     using SlotsA = Slots<A, TILE_M>;
     using SlotsB = Slots<B, TILE_N>;
-    static constexpr bool SPLITTING = ARITHMETIC == SPLIT;
+    static constexpr bool SPLITTING = ARITHMETIC == 2;
 
     float c[T_M][T_N][4];
 
@@ -321,14 +321,12 @@ struct MmaTile {
     }
 };
 
-template <bool TENSOR, class A, class B>
-struct Choose {
-    using Tile = FmaTile<A, B>;
-};
 template <class A, class B>
-struct Choose<true, A, B> {
-    using Tile = MmaTile<A, B>;
-};
+using Tile = MmaTile<A, B>;
+#else
+template <class A, class B>
+using Tile = FmaTile<A, B>;
+#endif
 
 // --- a block's sums ---
 
@@ -368,7 +366,7 @@ struct Product {
         float* slots_b = shared + SlotsA::COUNT * SlotsA::SIZE;
         SlotsA to_a;
         SlotsB to_b;
-        typename Choose<ARITHMETIC != FMA, A, B>::Tile tile;
+        Tile<A, B> tile;
         tile.clear();
         for (int s = 0; s < STAGES - 1; ++s) {
             if (s < count) {

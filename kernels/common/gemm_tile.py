@@ -116,8 +116,8 @@ class Tiling:
         )
         return max(operands, s.m * across_stride(s.n))
 
-    def kernel(self, source: str, name: str, a: Operand, b: Operand, **defines: int) -> Kernel:
-        """Describe a kernel over this tiling."""
+    def kernel(self, source: str, name: str, a: Operand, b: Operand, *, extra_bytes: int = 0, **defines: int) -> Kernel:
+        """Describe a kernel over this tiling, with so many bytes of shared memory behind the tile's."""
         s = self.shape
         sizes = {
             "TILE_M": s.m, "TILE_N": s.n, "TILE_K": s.k, "WARPS_M": s.warps_m, "WARPS_N": s.warps_n,
@@ -126,7 +126,7 @@ class Tiling:
         }  # fmt: skip
         return Kernel(
             source, name, (*sizes.items(), *defines.items()), s.threads,
-            4 * (self.shared_floats(a, b) + 4), self.splits if self.clustered else 1,
+            4 * (self.shared_floats(a, b) + 4) + extra_bytes, self.splits if self.clustered else 1,
         )  # fmt: skip
 
     def grid(self, M: int, N: int) -> tuple[int, int, int]:
@@ -156,7 +156,16 @@ def across_stride(n: int) -> int:
 
 
 def choose(
-    M: int, N: int, K: int, a: Operand, b: Operand, precision: str, *, pieces: int = 1, split: bool = True
+    M: int,
+    N: int,
+    K: int,
+    a: Operand,
+    b: Operand,
+    precision: str,
+    *,
+    pieces: int = 1,
+    split: bool = True,
+    bytes_a_row: int = 0,
 ) -> Tiling:
     """Choose the tiling of a product on the current device.
 
@@ -172,22 +181,14 @@ def choose(
         Columns that must stay in one tile, where they fit one.
     split : bool
         Whether K may be split.
+    bytes_a_row : int
+        Shared memory that the kernel needs besides for each row of the tile.
     """
     there = runtime()
-    clustered = there.architecture >= _CLUSTERS_FROM
     return _choose(
-        M,
-        N,
-        K,
-        a,
-        b,
-        ARITHMETIC[precision],
-        pieces,
-        split,
-        clustered,
-        there.num_multiprocessors,
-        there.max_shared_bytes,
-    )
+        (M, N, K), (a, b), ARITHMETIC[precision], pieces, split, bytes_a_row,
+        (there.architecture >= _CLUSTERS_FROM, there.num_multiprocessors, there.max_shared_bytes),
+    )  # fmt: skip
 
 
 # What the estimate counts with, in clocks of a multiprocessor; figures of an H100-class GPU, none measured by us.
@@ -219,16 +220,19 @@ def _clocks(tiling: Tiling, M: int, N: int, K: int, num_multiprocessors: int) ->
 
 @cache
 def _choose(
-    M: int, N: int, K: int, a: Operand, b: Operand, arithmetic: int, pieces: int, split: bool, clustered: bool,
-    num_multiprocessors: int, max_shared_bytes: int,
+    sizes: tuple[int, int, int], operands: tuple[Operand, Operand], arithmetic: int, pieces: int, split: bool,
+    bytes_a_row: int, machine: tuple[bool, int, int],
 ) -> Tiling:  # fmt: skip
+    (M, N, K), (clusters, num_multiprocessors, max_shared_bytes) = sizes, machine
     best, least = None, float("inf")
     for shape in _FMA_SHAPES if arithmetic == FMA else _MMA_SHAPES:
         columns = max(1, shape.n // pieces) * pieces if pieces <= shape.n else pieces
         chunks = _divide_up(pieces, shape.n)
+        # A unit whose pieces fill several tiles is one block's: its running maximum is in that block's registers.
         for splits in (1, 2, 4, _MAX_SPLITS) if split and chunks == 1 else (1,):
-            tiling = Tiling(shape, splits, clustered and splits > 1, arithmetic, columns)
-            if splits > max(_divide_up(K, shape.k), 1) or 4 * (tiling.shared_floats(a, b) + 4) > max_shared_bytes:
+            tiling = Tiling(shape, splits, clusters and splits > 1, arithmetic, columns)
+            shared_bytes = 4 * (tiling.shared_floats(*operands) + 4) + bytes_a_row * shape.m
+            if splits > max(_divide_up(K, shape.k), 1) or shared_bytes > max_shared_bytes:
                 continue
             clocks = chunks * _clocks(tiling, M, N, K, num_multiprocessors)
             if clocks < least:

@@ -29,7 +29,7 @@ _QUERIES_A_TILE = 2048
 _SAMPLES_A_TILE = 1024
 # A centred tile of very wide rows would be larger than everything else: 64 MB of it are enough.
 _NUMBERS_A_TILE = 1 << 24
-_MAX_ERROR = 0.01
+MAX_ERROR = 0.01
 _EPS = float(np.finfo(np.float32).eps)
 # The error of a distance over eps · (greatest ‖q‖² + greatest ‖x‖²) is 1.3 at most on MNIST and on random data of any
 # D, but 24 where all rows are plain grey: equal terms round the same way each time. So it is measured too, on a block
@@ -39,7 +39,7 @@ _PROBED_ROWS, _PROBED_NUMBERS = 128, 1 << 21
 _ROOM = 3.0
 # Terms below e^-40 of the greatest are left out of an exact sum: a million of them are 4e-12 nats.
 _LEAST_LOG_TERM = 40.0
-_LOG2_E = 1.4426950408889634
+LOG2_E = 1.4426950408889634
 # Below this exponent a float32 sum that holds a 1 cannot see the term, and 2^x is still a normal number.
 _LEAST_EXPONENT = np.float32(-126.0)
 # Sums may be taken in any order and fused: but NaN and infinity keep their meaning.
@@ -66,13 +66,12 @@ def log_density(
         scale = 2.0 ** -np.round(0.5 * np.log2(greatest_norm)) if usable and greatest_norm > 0 else 1.0
         greatest_norm *= scale * scale
         # In the units of 2^x, which the loop computes, and of the scaled distances.
-        rates_S = 0.5 * _LOG2_E * (1.0 / (sigmas_S * scale)) ** 2
+        rates_S = 0.5 * LOG2_E * (1.0 / (sigmas_S * scale)) ** 2
         distance_error = _ERROR_FACTOR * _EPS * greatest_norm
         if usable and M:
-            probed = (_spread(queries_MD), mean_D, scale), (_spread(samples_ND), mean_D, scale)
-            distance_error = max(distance_error, _ROOM * _probe_error(*probed))
+            distance_error = product_error(_spread(queries_MD), _spread(samples_ND), mean_D, scale, greatest_norm)
         # Written so that NaN, of data whose norms overflow, is not fast either.
-        fast_S = distance_error * rates_S / _LOG2_E <= _MAX_ERROR
+        fast_S = distance_error * rates_S / LOG2_E <= MAX_ERROR
         exact_S = ~fast_S
         precisions = 0.5 / sigmas_S[exact_S] ** 2
         # The distance beyond which a sample cannot matter, from the least distance on, both as the products give them.
@@ -113,7 +112,7 @@ def log_density(
                 )  # fmt: skip
         # The logarithm of 0 is right where every distance overflows: no density is left there.
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            out_SM[fast_S, tile] = (np.log(fast_sums_TS) - fast_rates / _LOG2_E * fast_least_T[:, None]).T
+            out_SM[fast_S, tile] = (np.log(fast_sums_TS) - fast_rates / LOG2_E * fast_least_T[:, None]).T
             out_SM[exact_S, tile] = (np.log(sums_TS) - precisions * least_T[:, None]).T
         if progress is not None:
             progress(T)
@@ -140,15 +139,32 @@ def _spread(rows: Array) -> Array:
     return np.ascontiguousarray(rows[:: -(-len(rows) // count)])
 
 
-def _probe_error(queries: tuple[Array, Array, float], samples: tuple[Array, Array, float]) -> float:
-    """Find the greatest error of the distances that a product gives, for a few rows, a mean and a scale each."""
-    (q, q_norms), (x, x_norms) = (_buffers(len(rows[0]), len(rows[1])) for rows in (queries, samples))
-    _centre(*queries, q, q_norms, size=q.size)
-    _centre(*samples, x, x_norms, size=x.size)
+def product_error(
+    queries: Array, samples: Array, mean_D: NDArray[np.float64], scale: float, greatest_norm: float
+) -> float:
+    """Estimate the error of the distances that a float32 product of centred, scaled data gives.
+
+    Parameters
+    ----------
+    queries, samples : (any, D)
+        Some rows of each, to measure on.
+    mean_D, scale
+        What is subtracted from them, and what they are then multiplied by.
+    greatest_norm : float
+        Of all the scaled queries and samples, the greatest squared norms' sum.
+
+    Returns
+    -------
+    float
+    """
+    (q, q_norms), (x, x_norms) = (_buffers(*rows.shape) for rows in (queries, samples))
+    _centre(queries, mean_D, scale, q, q_norms, size=q.size)
+    _centre(samples, mean_D, scale, x, x_norms, size=x.size)
     product = np.empty((len(q), len(x)), np.float32)
     gemm(q, x.T, product)
     distances = q_norms[:, None] + x_norms - np.float32(2.0) * product
-    return float(np.abs(distances - cdist(q, x, "sqeuclidean")).max())
+    measured = float(np.abs(distances - cdist(q, x, "sqeuclidean")).max())
+    return max(_ERROR_FACTOR * _EPS * greatest_norm, _ROOM * measured)
 
 
 @loop_with(*_ANY_ORDER)
