@@ -10,7 +10,7 @@
 //   CLUSTERED 1: the blocks are a cluster, each sums its share of the rows over distributed shared memory (sm_90);
 //   CLUSTERED 0: they leave their tiles in `partials`, and the last to come sums them.
 //
-// ARITHMETIC 0: float32 FMA. 1: TF32 tensor cores. 2: tensor cores with each operand split in two TF32 numbers, three
+// ARITHMETIC 0: float32 FMA, in chains of TILE_K with PROMOTE. 1: TF32 tensor cores. 2: tensor cores with each operand split in two TF32 numbers, three
 // products, and partial sums added up outside the tensor cores every 32 of K, as those truncate: float32's error.
 //
 // The defines are chosen in gemm_tile.py, which has the sizes' meaning and limits.
@@ -182,6 +182,8 @@ struct FmaTile {
     using SlotsB = Slots<B, TILE_N>;
 
     float c[T_M][T_N];
+    // PROMOTE: a tile's sums by themselves, so that no chain of roundings is longer than TILE_K.
+    float part[PROMOTE ? T_M : 1][PROMOTE ? T_N : 1];
 
     __device__ __forceinline__ void clear() {
 #pragma unroll
@@ -194,6 +196,12 @@ struct FmaTile {
         int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
         int lane_m = lane / LANES_N, lane_n = lane % LANES_N;
         int m = warp / WARPS_N * WARP_M, n = warp % WARPS_N * WARP_N;
+        if constexpr (PROMOTE) {
+#pragma unroll
+            for (int i = 0; i < T_M; ++i)
+#pragma unroll
+                for (int j = 0; j < T_N; ++j) part[i][j] = 0.0f;
+        }
 #pragma unroll
         for (int k = 0; k < TILE_K; k += 4) {
             float a[4][T_M], b[4][T_N];
@@ -204,7 +212,16 @@ struct FmaTile {
 #pragma unroll
                 for (int i = 0; i < T_M; ++i)
 #pragma unroll
-                    for (int j = 0; j < T_N; ++j) c[i][j] = fmaf(a[q][i], b[q][j], c[i][j]);
+                    for (int j = 0; j < T_N; ++j) {
+                        float& sum = PROMOTE ? part[PROMOTE ? i : 0][PROMOTE ? j : 0] : c[i][j];
+                        sum = fmaf(a[q][i], b[q][j], sum);
+                    }
+        }
+        if constexpr (PROMOTE) {
+#pragma unroll
+            for (int i = 0; i < T_M; ++i)
+#pragma unroll
+                for (int j = 0; j < T_N; ++j) c[i][j] += part[i][j];
         }
     }
 

@@ -24,6 +24,8 @@ ARITHMETIC = {"float32": FMA, "tf32": TF32}
 # The architecture from which on blocks form clusters.
 _CLUSTERS_FROM: Final = 90
 _MAX_SPLITS: Final = 8
+# The longest chain of float32 additions: BLAS libraries cut K about there too, and errors grow with its length.
+_MAX_CHAIN: Final = 512
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,8 @@ class Tiling:
         ``FMA``, ``TF32`` or ``SPLIT``.
     columns : int
         Columns of the product that a tile covers: ``shape.n``, or less so that maxout's units stay whole.
+    promote : bool
+        Whether each tile's sums are added up by themselves first; FMA only, the tensor cores' are short anyway.
     """
 
     shape: Shape
@@ -106,6 +110,7 @@ class Tiling:
     clustered: bool
     arithmetic: int
     columns: int
+    promote: bool = False
 
     def shared_floats(self, a: Operand, b: Operand) -> int:
         """Size of a block's shared memory without the ticket's word."""
@@ -122,7 +127,7 @@ class Tiling:
         sizes = {
             "TILE_M": s.m, "TILE_N": s.n, "TILE_K": s.k, "WARPS_M": s.warps_m, "WARPS_N": s.warps_n,
             "LANES_M": s.lanes_m, "STAGES": s.stages, "SPLITS": self.splits, "CLUSTERED": int(self.clustered),
-            "ARITHMETIC": self.arithmetic, "SHARED_FLOATS": self.shared_floats(a, b),
+            "ARITHMETIC": self.arithmetic, "PROMOTE": int(self.promote), "SHARED_FLOATS": self.shared_floats(a, b),
         }  # fmt: skip
         return Kernel(
             source, name, (*sizes.items(), *defines.items()), s.threads,
@@ -161,7 +166,7 @@ def choose(
     K: int,
     a: Operand,
     b: Operand,
-    precision: str,
+    arithmetic: int,
     *,
     pieces: int = 1,
     split: bool = True,
@@ -175,8 +180,8 @@ def choose(
         The product's shape.
     a, b : Operand
         Its operands.
-    precision : {"float32", "tf32"}
-        Its arithmetic.
+    arithmetic : int
+        ``FMA``, ``TF32`` or ``SPLIT``; see ``ARITHMETIC``.
     pieces : int
         Columns that must stay in one tile, where they fit one.
     split : bool
@@ -186,7 +191,7 @@ def choose(
     """
     there = runtime()
     return _choose(
-        (M, N, K), (a, b), ARITHMETIC[precision], pieces, split, bytes_a_row,
+        (M, N, K), (a, b), arithmetic, pieces, split, bytes_a_row,
         (there.architecture >= _CLUSTERS_FROM, there.num_multiprocessors, there.max_shared_bytes),
     )  # fmt: skip
 
@@ -230,7 +235,8 @@ def _choose(
         chunks = _divide_up(pieces, shape.n)
         # A unit whose pieces fill several tiles is one block's: its running maximum is in that block's registers.
         for splits in (1, 2, 4, _MAX_SPLITS) if split and chunks == 1 else (1,):
-            tiling = Tiling(shape, splits, clusters and splits > 1, arithmetic, columns)
+            promote = arithmetic == FMA and K > splits * _MAX_CHAIN
+            tiling = Tiling(shape, splits, clusters and splits > 1, arithmetic, columns, promote)
             shared_bytes = 4 * (tiling.shared_floats(*operands) + 4) + bytes_a_row * shape.m
             if splits > max(_divide_up(K, shape.k), 1) or shared_bytes > max_shared_bytes:
                 continue

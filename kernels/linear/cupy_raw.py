@@ -8,7 +8,7 @@ import numpy as np
 
 from fastgan.kernels.common import arguments
 from fastgan.kernels.common.arrays import Array, Rate, Workspace
-from fastgan.kernels.common.gemm_tile import Operand, choose, launch_product
+from fastgan.kernels.common.gemm_tile import ARITHMETIC, Operand, choose, launch_product
 from fastgan.kernels.common.launcher import launch
 from fastgan.kernels.dropout import Dropout
 from fastgan.kernels.sgd.cupy_raw import clip_columns
@@ -31,7 +31,7 @@ def forward(
     arguments.require_float32(x=x_BI)
     (B, I), O = x_BI.shape, W_IO.shape[1]
     x, W = Operand(k_fast=True, plain=dropout is None), Operand(k_fast=False, plain=True)
-    tiling = choose(B, O, I, x, W, precision)
+    tiling = choose(B, O, I, x, W, ARITHMETIC[precision])
     kernel = tiling.kernel(_SOURCE, f"linear_forward<{_ACTIVATIONS[activation]}, {_bool(dropout)}>", x, W)
     launch_product(
         tiling, kernel, B, O, workspace,
@@ -55,7 +55,7 @@ def backward_input(
     (B, O), I = dy_BO.shape, W_IO.shape[0]
     plain = activation == "identity" and row_scale_B is None
     dz, W = Operand(k_fast=True, plain=plain), Operand(k_fast=True, plain=True)
-    tiling = choose(B, I, O, dz, W, precision)
+    tiling = choose(B, I, O, dz, W, ARITHMETIC[precision])
     name = f"linear_backward_input<{_bool(plain)}, {_ACTIVATIONS[activation]}, {_bool(dropout)}>"
     launch_product(
         tiling, tiling.kernel(_SOURCE, name, dz, W), B, I, workspace,
@@ -125,7 +125,7 @@ def _weights(
     (B, I), O = x_BI.shape, dy_BO.shape[1]
     plain = activation == "identity" and row_scale_B is None
     x, dz = Operand(k_fast=False, plain=dropout is None), Operand(k_fast=False, plain=plain)
-    tiling = choose(I, O, B, x, dz, precision, split=False)
+    tiling = choose(I, O, B, x, dz, ARITHMETIC[precision], split=False)
     name = f"{kernel}<{_bool(plain)}, {_ACTIVATIONS[activation]}, {_bool(dropout)}>"
     launch(
         tiling.kernel(_SOURCE, name, x, dz), tiling.grid(I, O),

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgan.kernels.common.arrays import Array
-from fastgan.kernels.common.gemm_tile import Operand, choose
+from fastgan.kernels.common.gemm_tile import FMA, SPLIT, Operand, choose
 from fastgan.kernels.common.kernel import Kernel
 from fastgan.kernels.common.launcher import launch, runtime
 from fastgan.kernels.parzen.cpu import LOG2_E, MAX_ERROR, product_error
@@ -25,6 +25,8 @@ _ROWS: Final = Operand(k_fast=True, plain=True)
 _SIGMAS_A_PASS: Final = 16
 _QUERIES_A_PASS: Final = 1 << 15
 _MAX_SHARDS: Final = 64
+# The rows that the product's error is measured on.
+_PROBED_ROWS: Final = 128
 
 
 def log_density(
@@ -33,9 +35,8 @@ def log_density(
     """Fill (S, M), some tens of thousands of queries at a time; arrays of the host are brought to the device."""
     there = runtime()
     (M, D), N, S = queries_MD.shape, len(samples_ND), len(sigmas_S)
-    queries_MD, samples_ND = (
-        there.upload(array) if isinstance(array, np.ndarray) else array for array in (queries_MD, samples_ND)
-    )
+    given = queries_MD, samples_ND
+    queries_MD, samples_ND = (there.upload(array) if isinstance(array, np.ndarray) else array for array in given)
     means_D = there.empty((D,), np.float64)
     launch(
         Kernel(_SOURCE, f"parzen_means<{_TYPES[samples_ND.dtype]}>", shared_bytes=8 * 256), (-(-D // 32), 1, 1),
@@ -52,8 +53,7 @@ def log_density(
         scale = float(2.0 ** -np.round(0.5 * np.log2(greatest))) if usable and greatest > 0 else 1.0
         error = np.inf
         if usable:
-            some_MD, some_ND = (there.download(_spread(rows)) for rows in (queries_MD, samples_ND))
-            error = product_error(some_MD, some_ND, mean_D, scale, greatest * scale * scale)
+            error = product_error(_spread(given[0]), _spread(given[1]), mean_D, scale, greatest * scale * scale)
         rates_S = 0.5 * LOG2_E * (1.0 / (sigmas_S * scale)) ** 2
         # Written so that NaN is not fast either.
         fast_S = error * rates_S / LOG2_E <= MAX_ERROR
@@ -86,8 +86,11 @@ def log_density(
 
 
 def _spread(rows: Array) -> Array:
-    """Give some rows from all over the array, as one view: every so many-th."""
-    return rows[:: max(1, len(rows) // 128)]
+    """Give some rows from all over the array, on the host."""
+    step = -(-len(rows) // _PROBED_ROWS)
+    if isinstance(rows, np.ndarray):
+        return np.ascontiguousarray(rows[::step])
+    return np.concatenate([runtime().download(rows[n : n + 1]) for n in range(0, len(rows), step)])
 
 
 def _norms(rows: Array, means_D: Array, scale: float, centred: Array | None) -> Array:
@@ -112,7 +115,9 @@ def _by_product(
     """Give each shard's least distances and sums, of scaled distances from the product."""
     there = runtime()
     (M, D), N, S = queries[0].shape, len(samples[0]), len(rates)
-    tiling = choose(M, N, D, _ROWS, _ROWS, "float32", split=False, bytes_a_row=8 * S + 4)
+    tiling = choose(
+        M, N, D, _ROWS, _ROWS, SPLIT if there.architecture >= 80 else FMA, split=False, bytes_a_row=8 * S + 4
+    )
     state_bytes = tiling.shape.m * (8 * S + 4)
     kernel = tiling.kernel(_SOURCE, "parzen_product", _ROWS, _ROWS, extra_bytes=state_bytes, SIGMAS=S)
     tiles, query_tiles, _ = tiling.grid(M, N)

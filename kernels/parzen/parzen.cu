@@ -131,6 +131,8 @@ __global__ void __launch_bounds__(tile::THREADS)
                     sums[s * TILE_M + row] = sum + (double)total;
                 }
             }
+            // All eight have read it.
+            __syncwarp();
             if (lane == 0) least[row] = now;
         }
         // The tile's memory is the operands' again.
