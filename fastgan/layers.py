@@ -74,8 +74,9 @@ class _Layer:
     def __init__(self, config: LayerConfig, W: Array, b: Array, device: HostDevice, workspace: Workspace) -> None:
         self.config = config
         self.backend, self.precision = device.backend, device.precision
-        # Updates may run beside other operations of the network, which then need scratch of their own.
-        self.workspace, self.branch_workspace = workspace, device.branch_workspace(workspace)
+        # What may run beside other operations of the network needs scratch of its own.
+        self.workspace = workspace
+        self.forward_workspace, self.update_workspace = (device.branch_workspace(workspace) for _ in range(2))
         self.W, self.b = device.upload(W), device.upload(b)
         self.vW, self.vb = device.upload(np.zeros_like(W)), device.upload(np.zeros_like(b))
 
@@ -112,7 +113,7 @@ class Linear(_Layer):
         return linear.forward(
             saved.x, self.W, self.b, self.config.activation,
             dropout=saved.dropout, out=saved.y,
-            precision=self.precision, workspace=self.workspace, backend=self.backend,
+            precision=self.precision, workspace=self.forward_workspace, backend=self.backend,
         )  # fmt: skip
 
     def backward_input(self, dy: Array, saved: Saved, out: Array, row_scale: Array | None = None) -> Array:
@@ -137,7 +138,7 @@ class Linear(_Layer):
             saved.x, dy, saved.y, self.config.activation, self.W, self.b, self.vW, self.vb,
             learning_rate=update.learning_rate, momentum=update.momentum, max_col_norm=self.config.max_col_norm,
             dropout=saved.dropout, row_scale_B=row_scale, skip=update.skip,
-            precision=self.precision, workspace=self.branch_workspace, backend=self.backend,
+            precision=self.precision, workspace=self.update_workspace, backend=self.backend,
         )  # fmt: skip
 
 
@@ -160,7 +161,7 @@ class LinearMaxout(_Layer):
         y, _ = linear_maxout.forward(
             saved.x, self.W, self.b, self.config.num_pieces,
             dropout=saved.dropout, out=saved.y, out_pieces=saved.pieces,
-            precision=self.precision, workspace=self.workspace, backend=self.backend,
+            precision=self.precision, workspace=self.forward_workspace, backend=self.backend,
         )  # fmt: skip
         return y
 
@@ -189,7 +190,7 @@ class LinearMaxout(_Layer):
             saved.x, dy, saved.pieces, self.config.num_pieces, self.W, self.b, self.vW, self.vb,
             learning_rate=update.learning_rate, momentum=update.momentum, max_col_norm=self.config.max_col_norm,
             dropout=saved.dropout, row_scale_B=row_scale, skip=update.skip,
-            precision=self.precision, workspace=self.branch_workspace, backend=self.backend,
+            precision=self.precision, workspace=self.update_workspace, backend=self.backend,
         )  # fmt: skip
 
 

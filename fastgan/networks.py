@@ -105,8 +105,17 @@ class Pass:
 
     def forward(self) -> Array:
         """Send the input buffer's rows through; give the output (B, O)."""
-        for layer, saved in zip(self.network.layers, self.saved, strict=True):
+        self.forward_hidden()
+        return self.forward_last()
+
+    def forward_hidden(self) -> None:
+        """Send the input buffer's rows through all layers but the last."""
+        for layer, saved in zip(self.network.layers[:-1], self.saved[:-1], strict=True):
             layer.forward(saved)
+
+    def forward_last(self) -> Array:
+        """Send what ``forward_hidden`` left through the last layer; give the output (B, O)."""
+        self.network.layers[-1].forward(self.saved[-1])
         return self.y
 
     def backward(
@@ -121,7 +130,9 @@ class Pass:
         """Carry a gradient back, updating the parameters on the way where that is asked for.
 
         Each layer hands the gradient on before it changes: all of it is that of the network that ``forward`` used.
-        Updates are branches of the device's: ``join`` comes before what reads the parameters.
+        Factors of rows are read after a ``join`` of the device's: what finds them may be a branch, and the gradient of
+        a layer's input goes back beside it. Updates are branches again: a ``join`` comes before what reads the
+        parameters.
 
         Parameters
         ----------
@@ -141,22 +152,21 @@ class Pass:
         (number of input_rows, I) array, or None
             The gradient with respect to the network's input: a buffer that the next call overwrites.
         """
-        for i in reversed(range(len(self.saved))):
-            layer, saved = self.network.layers[i], self.saved[i]
-            dx = None
-            if i > 0:
-                dx = layer.backward_input(dy, saved, self._buffer(i, len(dy)))
-            elif input_rows is not None:
-                part = saved.rows(input_rows)
-                dx = layer.backward_input(dy[input_rows], part, self._buffer(0, len(part.x)), input_row_scale)
-            if update is not None:
-                # Nothing further back reads this layer's weights: the gradient goes on beside their update.
-                with self.network.device.branch():
+        device = self.network.device
+        dys = [dy]
+        for i in range(len(self.saved) - 1, 0, -1):
+            dys.insert(0, self.network.layers[i].backward_input(dys[0], self.saved[i], self._buffer(i, len(dy))))
+        device.join()
+        dx = None
+        if input_rows is not None:
+            part = self.saved[0].rows(input_rows)
+            out = self._buffer(0, len(part.x))
+            dx = self.network.layers[0].backward_input(dys[0][input_rows], part, out, input_row_scale)
+        if update is not None:
+            for layer, saved, dy in zip(self.network.layers, self.saved, dys, strict=True):
+                with device.branch():
                     layer.backward_update(dy, saved, update, row_scale)
-            if dx is None:
-                return None
-            dy = dx
-        return dy
+        return dx
 
     def gradients(self, dy: Array, row_scale: Array | None = None) -> list[tuple[Array, Array]]:
         """Give (dW, db) of every layer for the gradient ``dy`` (B, O) of the output; nothing is changed."""

@@ -177,17 +177,19 @@ class Trainer:
         with self.device.branch():
             self._gather_data(0)
         for j in range(k + 1):
-            self._draw_noise(j)
-        self._generator_pass.forward()
+            with self.device.branch():
+                self._draw_noise(j)
         self.device.join()
+        self._generator_pass.forward()
 
         # for k steps do: update the discriminator by ascending its stochastic gradient (here: descending the loss's).
         for j in range(k):
             if j > 0:
                 self._gather_data(j)
             joined = self._joined_passes[j]
-            logits = joined.forward()
-            self._loss(logits, num_real=B, out_discriminator=self._d_scale)
+            joined.forward_hidden()
+            with self.device.branch():
+                self._loss(joined.forward_last(), num_real=B, out_discriminator=self._d_scale)
             # A unit gradient goes back; the loss's gradient of each row's logit scales the row where weights are
             # updated.
             joined.backward(self._ones, update=self._update, row_scale=self._d_scale)
@@ -195,8 +197,9 @@ class Trainer:
 
         # Sample a minibatch of noise; update the generator by descending its stochastic gradient.
         assert self._judging_pass is not None
-        logits = self._judging_pass.forward()
-        self._loss(logits, num_real=0, out_generator=self._g_scale)
+        self._judging_pass.forward_hidden()
+        with self.device.branch():
+            self._loss(self._judging_pass.forward_last(), num_real=0, out_generator=self._g_scale)
         dimages = self._judging_pass.backward(self._ones[:B], input_rows=slice(0, B), input_row_scale=self._g_scale)
         assert dimages is not None
         self._last_generator_pass.backward(dimages, update=self._update)
@@ -215,8 +218,9 @@ class Trainer:
         self._generator_pass.forward()
         self.device.join()
         joined = self._joined_passes[0]
-        logits = joined.forward()
-        self._loss(logits, num_real=B, out_discriminator=self._d_scale, out_generator=self._g_scale)
+        joined.forward_hidden()
+        with self.device.branch():
+            self._loss(joined.forward_last(), num_real=B, out_discriminator=self._d_scale, out_generator=self._g_scale)
         dimages = joined.backward(
             self._ones,
             update=self._update,

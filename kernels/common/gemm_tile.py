@@ -235,7 +235,7 @@ def _choose(
         chunks = _divide_up(pieces, shape.n)
         # A unit whose pieces fill several tiles is one block's: its running maximum is in that block's registers.
         for splits in (1, 2, 4, _MAX_SPLITS) if split and chunks == 1 else (1,):
-            promote = arithmetic == FMA and K > splits * _MAX_CHAIN
+            promote = arithmetic == FMA and splits * _MAX_CHAIN < K
             tiling = Tiling(shape, splits, clusters and splits > 1, arithmetic, columns, promote)
             shared_bytes = 4 * (tiling.shared_floats(*operands) + 4) + bytes_a_row * shape.m
             if splits > max(_divide_up(K, shape.k), 1) or shared_bytes > max_shared_bytes:
