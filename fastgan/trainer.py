@@ -155,6 +155,7 @@ class Trainer:
 
     def set_num_updates(self, num_updates: int) -> None:
         """Tabulate the rates for so many updates, and the one after them, which the state holds when they are done."""
+        self.device.forget()
         self._learning_rates = self.device.upload(learning_rates(self.config, num_updates + 1))
         step.set_rates(self.state, self._learning_rates, self._momenta, backend=self.device.backend)
 

@@ -108,11 +108,13 @@ class CupyRuntime:
         attributes = self._device.attributes
         self.num_multiprocessors = int(attributes["MultiProcessorCount"])
         self.max_shared_bytes = int(attributes["MaxSharedMemoryPerBlockOptin"])
+        # Graphs are captured and replayed here: the legacy default stream cannot be captured.
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._branches = [cupy.cuda.Stream(non_blocking=True) for _ in range(_NUM_BRANCHES)]
-        self._open: list[Any] = []
-        self._current = self._stream
+        self._num_opened = 0
         self._functions: dict[Kernel, Any] = {}
+        # The sequence last repeated, one step of it and many.
+        self._graphs: tuple[Callable[[], None], Any, Any] | None = None
 
     def describe(self) -> str:
         """Name the GPU, driver and CuPy."""
@@ -126,8 +128,7 @@ class CupyRuntime:
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Make an array; out of memory is a sentence."""
         try:
-            with self._device:
-                array: Array = self._cupy.empty(shape, dtype)
+            array: Array = self._cupy.empty(shape, dtype)
         except self._cupy.cuda.memory.OutOfMemoryError as error:
             size = math.prod(shape) * np.dtype(dtype).itemsize
             free, total = self._device.mem_info
@@ -144,32 +145,22 @@ class CupyRuntime:
         return target
 
     def download(self, array: Array) -> Array:
-        """Wait for the stream and copy."""
-        self._stream.synchronize()
-        copy: Array = self._cupy.asnumpy(array, stream=self._stream)
+        """Wait for the current stream and copy."""
+        copy: Array = self._cupy.asnumpy(array)
         return copy
 
     def overwrite(self, target: Array, source: Array) -> None:
-        """Wait for the stream and copy."""
-        self._stream.synchronize()
-        cast(Any, target).set(np.ascontiguousarray(source), stream=self._stream)
-        self._stream.synchronize()
-
-    def synchronize(self) -> None:
-        """Wait for all that was launched."""
-        self._stream.synchronize()
+        """Wait for the current stream and copy."""
+        cast(Any, target).set(np.ascontiguousarray(source))
+        self._cupy.cuda.get_current_stream().synchronize()
 
     def launch(self, kernel: Kernel, grid: tuple[int, int, int], arguments: tuple[Any, ...]) -> None:
-        """Launch on the current stream or branch."""
-        function = self._function(kernel)
+        """Launch on CuPy's current stream, so that a caller's own work there comes before and after."""
         null = np.uint64(0)
-        with self._current:
-            function(
-                grid,
-                (kernel.threads, 1, 1),
-                tuple(null if a is None else a for a in arguments),
-                shared_mem=kernel.shared_bytes,
-            )
+        self._function(kernel)(
+            grid, (kernel.threads, 1, 1), tuple(null if argument is None else argument for argument in arguments),
+            shared_mem=kernel.shared_bytes,
+        )  # fmt: skip
 
     def _function(self, kernel: Kernel) -> Any:
         function = self._functions.get(kernel)
@@ -180,16 +171,9 @@ class CupyRuntime:
                 )
                 function = module.get_function(kernel.name)
             except Exception as error:
-                if type(error).__name__ not in (
-                    "CompileException",
-                    "NVRTCError",
-                    "RuntimeError",
-                    "ImportError",
-                    "OSError",
-                ):
-                    raise
+                # Of many types: no NVRTC, a header that CuPy misses, a compile error, a driver older than the code.
                 raise BackendError(
-                    f"The kernel {kernel.name} of {kernel.source} cannot be compiled: {_line(error)}"
+                    f"The kernel {kernel.name} of {kernel.source} cannot be compiled or loaded: {_line(error)}"
                 ) from error
             if kernel.shared_bytes > 48 * 1024:
                 function.max_dynamic_shared_size_bytes = kernel.shared_bytes
@@ -199,62 +183,61 @@ class CupyRuntime:
     @contextlib.contextmanager
     def branch(self) -> Iterator[None]:
         """Launch what the block launches beside what follows it: after all that came before, and before ``join``."""
-        if self._current is not self._stream:
+        main = self._cupy.cuda.get_current_stream()
+        if main in self._branches:
             # Within a branch all is in order already.
             yield
             return
-        side = self._branches[len(self._open) % _NUM_BRANCHES]
-        side.wait_event(self._stream.record())
-        self._current = side
-        try:
+        side = self._branches[self._num_opened % _NUM_BRANCHES]
+        self._num_opened += 1
+        side.wait_event(main.record())
+        with side:
             yield
-        finally:
-            self._current = self._stream
-            self._open.append(side)
 
     def join(self) -> None:
         """Let what follows wait for all branches."""
-        for side in dict.fromkeys(self._open):
-            self._stream.wait_event(side.record())
-        self._open.clear()
+        main = self._cupy.cuda.get_current_stream()
+        for side in self._branches[: self._num_opened]:
+            main.wait_event(side.record())
+        self._num_opened = 0
 
     def repeat(self, sequence: Callable[[], None], times: int, should_stop: Callable[[], bool]) -> None:
-        """Run the first step as it is, which loads every kernel, capture it, and replay the graph."""
-        if times < 1:
-            return
-        sequence()
-        times -= 1
-        self._stream.synchronize()
-        if not times or should_stop():
-            return
-        single = self._captured(sequence, 1)
-        many = self._captured(sequence, _STEPS_A_GRAPH) if times >= 4 * _STEPS_A_GRAPH else None
-        ahead, seconds = 1, 0.0
-        while times:
-            began, launched = time.perf_counter(), 0
-            for _ in range(ahead):
-                if many is not None and times >= _STEPS_A_GRAPH:
-                    many.launch(self._stream)
-                    times -= _STEPS_A_GRAPH
-                elif times:
-                    single.launch(self._stream)
-                    times -= 1
-                launched += 1
-            self._stream.synchronize()
-            seconds = time.perf_counter() - began
-            if should_stop():
-                return
-            # Twice as many before the next look while that stays short: the device should not wait for the host.
-            if seconds < _SECONDS_AHEAD / 2:
-                ahead = 2 * launched
+        """Run the first step as it is, which loads every kernel; capture it, once for all calls; replay the graph."""
+        self._cupy.cuda.get_current_stream().synchronize()
+        with self._stream:
+            if self._graphs is None or self._graphs[0] != sequence:
+                if times < 1:
+                    return
+                sequence()
+                self._stream.synchronize()
+                self._graphs = (sequence, self._captured(sequence, 1), self._captured(sequence, _STEPS_A_GRAPH))
+                times -= 1
+            _, one_step, many_steps = self._graphs
+            launches = 1
+            while times and not should_stop():
+                began = time.perf_counter()
+                for _ in range(launches):
+                    if times >= _STEPS_A_GRAPH:
+                        many_steps.launch(self._stream)
+                        times -= _STEPS_A_GRAPH
+                    elif times:
+                        one_step.launch(self._stream)
+                        times -= 1
+                self._stream.synchronize()
+                # The device should not wait for the host, nor the host's look wait for long.
+                if time.perf_counter() - began < _SECONDS_AHEAD / 2:
+                    launches *= 2
+
+    def forget(self) -> None:
+        """Drop what ``repeat`` captured."""
+        self._graphs = None
 
     def _captured(self, sequence: Callable[[], None], steps: int) -> Any:
-        with self._stream:
-            self._stream.begin_capture()
-            try:
-                for _ in range(steps):
-                    sequence()
-            finally:
-                graph = self._stream.end_capture()
+        self._stream.begin_capture()
+        try:
+            for _ in range(steps):
+                sequence()
+        finally:
+            graph = self._stream.end_capture()
         graph.upload(self._stream)
         return graph

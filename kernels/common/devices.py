@@ -71,11 +71,17 @@ class HostDevice:
         """Let what follows come after all branches."""
 
     def repeat(self, sequence: Callable[[], None], times: int, should_stop: Callable[[], bool]) -> None:
-        """Run a sequence of operations so many times, or until ``should_stop`` says so between two of them."""
+        """Run a sequence of operations so many times, or until ``should_stop`` says so between two of them.
+
+        The sequence must use the same arrays each time: a device may keep it, until ``forget``.
+        """
         for _ in range(times):
             sequence()
             if should_stop():
                 return
+
+    def forget(self) -> None:
+        """Drop what ``repeat`` keeps of a sequence: called where arrays are replaced by others."""
 
 
 class CupyDevice(HostDevice):
@@ -141,6 +147,10 @@ class CupyDevice(HostDevice):
     def repeat(self, sequence: Callable[[], None], times: int, should_stop: Callable[[], bool]) -> None:
         """Capture the sequence once as a graph and replay it."""
         self._runtime.repeat(sequence, times, should_stop)
+
+    def forget(self) -> None:
+        """Drop the graph."""
+        self._runtime.forget()
 
 
 def device(backend: str = "auto", number: int = 0, precision: str = "float32") -> HostDevice:

@@ -70,6 +70,10 @@ class Runtime(Protocol):
         """Run a sequence of launches so many times, as ``devices.HostDevice.repeat`` says."""
         ...
 
+    def forget(self) -> None:
+        """Drop what ``repeat`` keeps of a sequence, whose arrays are about to change places."""
+        ...
+
     def describe(self) -> str:
         """Name the device, its driver and what compiles for it."""
         ...

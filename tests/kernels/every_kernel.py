@@ -1,0 +1,152 @@
+"""Every kernel that the operations launch: their own launch code runs, on a runtime that only writes down what it is told.
+
+    python -m tests.kernels.every_kernel
+
+prints registers, stack, spills and shared memory of each, by NVRTC, for every architecture.
+"""
+
+import contextlib
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from bench.recipe import random_images
+from fastgan import datasets, preset
+from fastgan.kernels import dropout, gather, linear, linear_maxout, nearest, noise, parzen, sgd
+from fastgan.kernels.common import gemm_tile, launcher
+from fastgan.kernels.common.devices import device
+from fastgan.kernels.common.kernel import ARCHITECTURES
+from fastgan.kernels.dropout import Dropout
+from fastgan.kernels.parzen import cupy_raw as parzen_cupy
+from fastgan.trainer import Trainer
+from tests.kernels import nvrtc
+
+
+class Recorded:
+    """An array of the recording runtime."""
+
+    fastgan_home = "cupy"
+    __cuda_array_interface__ = None
+
+    def __init__(self, array):
+        self._array = array
+
+    def __getattr__(self, name):
+        return getattr(self._array, name)
+
+    def __len__(self):
+        return len(self._array)
+
+    def __getitem__(self, key):
+        return Recorded(self._array[key])
+
+    def view(self, dtype):
+        return Recorded(self._array.view(dtype))
+
+    def reshape(self, *shape):
+        return Recorded(self._array.reshape(*shape))
+
+
+class RecordingRuntime:
+    """``launcher.Runtime`` that launches nothing."""
+
+    number = 0
+
+    def __init__(self, architecture):
+        self.architecture = architecture
+        self.num_multiprocessors = {75: 40, 80: 108, 90: 132}[architecture]
+        self.max_shared_bytes = {75: 65536, 80: 166912, 90: 232448}[architecture]
+        # In the order of their first launch.
+        self.kernels = {}
+
+    def launch(self, kernel, grid, arguments):
+        assert all(1 <= size <= limit for size, limit in zip(grid, (2**31 - 1, 65535, 65535), strict=True)), grid
+        self.kernels.setdefault(kernel, grid)
+
+    def empty(self, shape, dtype):
+        return Recorded(np.zeros(shape, dtype))
+
+    def upload(self, array):
+        return Recorded(array)
+
+    def download(self, array):
+        return array._array
+
+    def branch(self):
+        return contextlib.nullcontext()
+
+    def join(self):
+        pass
+
+
+def every_kernel(architecture):
+    """Give the kernels of an architecture, with the grid of their first launch: a dict."""
+    runtime = RecordingRuntime(architecture)
+    chosen = dict(gemm_tile.ARITHMETIC)
+    launcher.set_runtime(runtime)
+    try:
+        for arithmetic in ("float32", "split", "tf32") if architecture >= 80 else ("float32",):
+            gemm_tile.ARITHMETIC["float32"] = gemm_tile.SPLIT if arithmetic == "split" else gemm_tile.FMA
+            _train("tf32" if arithmetic == "tf32" else "float32")
+        gemm_tile.ARITHMETIC.update(chosen)
+        _launch_the_others(runtime)
+    finally:
+        gemm_tile.ARITHMETIC.update(chosen)
+        launcher.set_runtime(None)
+    return runtime.kernels
+
+
+def _train(precision):
+    for data, name in ((random_images(200), "mnist"), (datasets.load("digits"), "digits")):
+        for update in ("alternating", "simultaneous"):
+            Trainer(preset(name).replace({"update": update}), data, device("cupy", precision=precision), 1).step()
+
+
+def _launch_the_others(runtime):
+    def array(*shape, dtype=np.float32):
+        return Recorded(np.ones(shape, dtype))
+
+    settings = Dropout(0.5, seed=1, stream=2)
+    dropout.mask(3, 5, settings, backend="cupy")
+    dropout.apply(array(3, 5), settings)
+    noise.normal(array(3, 5), seed=1, stream=2)
+    gather.order(10, seed=1, epoch=1, start=0, count=3, backend="cupy")
+    gather.rows(array(10, 5), 1.0, array(3, 5), seed=1, epoch=1, start=0)
+    sgd.update(array(4, 5), array(4, 5), array(4, 5), learning_rate=0.1, momentum=0.5, max_col_norm=1.0)
+    for activation in linear.ACTIVATIONS:
+        x, y, W = array(100, 64), array(100, 80), array(64, 80)
+        linear.forward(x, W, array(80), activation, dropout=settings)
+        linear.backward_input(y, y, W, activation, row_scale_B=array(100))
+        linear.backward_weights(x, y, y, activation)
+    for num_pieces in (1, 2, 16, 17, 255):
+        x, y, W, pieces = array(100, 64), array(100, 7), array(64, 7 * num_pieces), array(100, 7, dtype=np.uint8)
+        linear_maxout.forward(x, W, array(7 * num_pieces), num_pieces)
+        linear_maxout.backward_input(y, pieces, W, num_pieces)
+        linear_maxout.backward_weights(x, y, pieces, num_pieces)
+    for one in (np.float32, np.float64):
+        for other in (np.float32, np.float64):
+            nearest.indices(array(40, 784, dtype=one), array(90, 784, dtype=other), backend="cupy")
+    for dtype in (np.float32, np.float64):
+        rows = np.linspace(0, 1, 200 * 784, dtype=dtype).reshape(200, 784)
+        # Once by the product and once by direct differences.
+        for sigma in (0.5, 1e-9):
+            parzen_cupy.log_density(rows, rows, np.full(10, sigma), None)
+
+
+def _print_table():
+    print("| Kernel | sm | Tile | Splits | Registers | Stack | Spills | Shared memory |\n|---|---|---|---|---|---|---|---|")
+    jobs = [(kernel, architecture) for architecture in ARCHITECTURES for kernel in every_kernel(architecture)]
+    with ThreadPoolExecutor() as pool:
+        for (kernel, architecture), found in zip(jobs, pool.map(lambda job: nvrtc.compiled(*job), jobs), strict=True):
+            of = dict(kernel.defines)
+            tile = f"{of['TILE_M']} x {of['TILE_N']} x {of['TILE_K']}" if "TILE_M" in of else ""
+            arithmetic = ("FMA", "TF32", "split")[of["ARITHMETIC"]] if tile else ""
+            print(
+                f"| `{kernel.name}` | {architecture} | {tile} {arithmetic} | {of.get('SPLITS', '')} | {found.registers} "
+                f"| {found.stack} | {found.spills} | {kernel.shared_bytes} |"
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(_print_table())
