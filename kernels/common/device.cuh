@@ -69,6 +69,14 @@ __device__ __forceinline__ unsigned to_tf32(float x) {
     return bits;
 }
 
+// Loads four 8 x 4 blocks of 32-bit numbers from shared memory: lanes 8i … 8i + 7 point to the rows of block i, 16 bytes
+// each and aligned to that; with g = lane / 4 and t = lane % 4 a lane gets (g, t) of each block.
+__device__ __forceinline__ void load_blocks(unsigned (&blocks)[4], const float* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(blocks[0]), "=r"(blocks[1]), "=r"(blocks[2]), "=r"(blocks[3])
+                 : "r"(shared_address(row)));
+}
+
 // d (16 x 8) += a (16 x 8) · b (8 x 8) in TF32. With g = lane / 4 and t = lane % 4 a lane holds
 // a: (g, t) (g + 8, t) (g, t + 4) (g + 8, t + 4);  b, row k and column n: (t, g) (t + 4, g);
 // d: (g, 2t) (g, 2t + 1) (g + 8, 2t) (g + 8, 2t + 1).

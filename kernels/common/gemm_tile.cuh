@@ -128,9 +128,26 @@ struct Slots {
             float* slot = slots + number % COUNT * SIZE;
             each([&](int i, int row, int column) {
                 *(float4*)(slot + row * STRIDE + column) =
-                    operand.finish(raw[i], row_of(row, x, k), column_of(column, x, k));
+                    rounded(operand.finish(raw[i], row_of(row, x, k), column_of(column, x, k)));
             });
         }
+    }
+    // Rounds what this thread has copied, when its copies are done: once an element, where every warp that reads it would
+    // have to do it again. Tensor cores cut off what TF32 has no bits for.
+    __device__ __forceinline__ void round(float* slots, int number) const {
+        if constexpr (Operand::ASYNC && ARITHMETIC == 1) {
+            float* slot = slots + number % COUNT * SIZE;
+            each([&](int, int row, int column) {
+                float4* at = (float4*)(slot + row * STRIDE + column);
+                *at = rounded(*at);
+            });
+        }
+    }
+    __device__ __forceinline__ static float4 rounded(float4 q) {
+#if ARITHMETIC == 1
+        q = make_float4(float_of(to_tf32(q.x)), float_of(to_tf32(q.y)), float_of(to_tf32(q.z)), float_of(to_tf32(q.w)));
+#endif
+        return q;
     }
     __device__ __forceinline__ static const float* at(const float* slots, int number, int x, int k) {
         return slots + number % COUNT * SIZE + (Operand::K_FAST ? x * STRIDE + k : k * STRIDE + x);
@@ -261,17 +278,52 @@ struct MmaTile {
                 for (int e = 0; e < 4; ++e) c[i][j][e] = 0.0f;
     }
 
-    // The high part, and what it leaves over.
-    __device__ __forceinline__ static void split(float x, unsigned& high, unsigned& low) {
-        high = to_tf32(x);
-        // An infinity or NaN is all in the high part: infinity less infinity would make a NaN of it.
-        float rest = x - float_of(high);
-        low = SPLITTING ? to_tf32(rest == rest ? rest : 0.0f) : 0u;
+    // SPLIT: the high part, and what it leaves over.
+    __device__ __forceinline__ static void split(unsigned& high, unsigned& low) {
+        if constexpr (SPLITTING) {
+            float x = float_of(high);
+            high = to_tf32(x);
+            // An infinity or NaN is all in the high part: infinity less infinity would make a NaN of it.
+            float rest = x - float_of(high);
+            low = to_tf32(rest == rest ? rest : 0.0f);
+        }
+    }
+
+    // A's fragment of 16 rows from m on, by ldmatrix where K runs along the rows of shared memory.
+    __device__ __forceinline__ static void read_a(unsigned (&a)[4], const float* slots, int number, int m, int k, int lane) {
+        if constexpr (A::K_FAST) {
+            load_blocks(a, SlotsA::at(slots, number, m + lane % 16, k + lane / 16 * 4));
+        } else {
+#pragma unroll
+            for (int e = 0; e < 4; ++e)
+                a[e] = bits_of(*SlotsA::at(slots, number, m + lane / 4 + e % 2 * 8, k + lane % 4 + e / 2 * 4));
+        }
+    }
+
+    // B's fragments of all T_N times 8 columns from n on.
+    __device__ __forceinline__ static void read_b(unsigned (&b)[T_N][2], const float* slots, int number, int n, int k,
+                                                  int lane) {
+        if constexpr (B::K_FAST) {
+#pragma unroll
+            for (int j = 0; j < T_N; j += 2) {
+                // Two fragments at a time; of an odd number the last one twice.
+                unsigned two[4];
+                int column = minimum(j + lane / 16, T_N - 1) * 8 + lane % 8;
+                load_blocks(two, SlotsB::at(slots, number, n + column, k + lane / 8 % 2 * 4));
+                b[j][0] = two[0], b[j][1] = two[1];
+                if (j + 1 < T_N) b[j + 1 < T_N ? j + 1 : j][0] = two[2], b[j + 1 < T_N ? j + 1 : j][1] = two[3];
+            }
+        } else {
+#pragma unroll
+            for (int j = 0; j < T_N; ++j)
+#pragma unroll
+                for (int e = 0; e < 2; ++e)
+                    b[j][e] = bits_of(*SlotsB::at(slots, number, n + j * 8 + lane / 4, k + lane % 4 + e * 4));
+        }
     }
 
     __device__ __forceinline__ void add(const float* slots_a, const float* slots_b, int number) {
         int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-        int g = lane / 4, t = lane % 4;
         int m = warp / WARPS_N * WARP_M, n = warp % WARPS_N * WARP_N;
         // Sums of at most 32 of K are the tensor cores' own: those truncate, here sums are rounded.
         float part[SPLITTING ? T_M : 1][SPLITTING ? T_N : 1][4];
@@ -288,17 +340,17 @@ struct MmaTile {
                 }
             }
             unsigned b[T_N][2], b_low[T_N][2];
+            read_b(b, slots_b, number, n, k, lane);
 #pragma unroll
             for (int j = 0; j < T_N; ++j)
 #pragma unroll
-                for (int e = 0; e < 2; ++e)
-                    split(*SlotsB::at(slots_b, number, n + j * 8 + g, k + t + e * 4), b[j][e], b_low[j][e]);
+                for (int e = 0; e < 2; ++e) split(b[j][e], b_low[j][e]);
 #pragma unroll
             for (int i = 0; i < T_M; ++i) {
                 unsigned a[4], a_low[4];
+                read_a(a, slots_a, number, m + i * 16, k, lane);
 #pragma unroll
-                for (int e = 0; e < 4; ++e)
-                    split(*SlotsA::at(slots_a, number, m + i * 16 + g + e % 2 * 8, k + t + e / 2 * 4), a[e], a_low[e]);
+                for (int e = 0; e < 4; ++e) split(a[e], a_low[e]);
 #pragma unroll
                 for (int j = 0; j < T_N; ++j) {
                     if constexpr (SPLITTING) {
@@ -400,6 +452,8 @@ struct Product {
         }
         for (int s = 0; s < count; ++s) {
             copy_async_wait<STAGES - 2>();
+            to_a.round(slots_a, s);
+            to_b.round(slots_b, s);
             // Tile s is there for all, and nobody reads the slots of tile s - 1 any more.
             __syncthreads();
             int next = s + STAGES - 1;
