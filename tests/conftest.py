@@ -9,18 +9,39 @@ import pytest
 from fastgan import datasets
 from fastgan.errors import DataError
 from fastgan.kernels.common import backends, launcher
+from tests import requirements
+from tests.cuda_emulator import build
+from tests.cuda_emulator import runtime as emulator
+from tests.kernels import on_device
 
 # As the process was started: some tests change the environment.
 _USERS_FOLDER = os.environ.get("FASTGAN_DATA")
 
 
 @pytest.fixture(params=backends.LANDED)
-def backend(request):
-    """Each backend that has landed; one that cannot run here skips with its reason."""
-    reason = backends.why_not(request.param)
+def backend(request, monkeypatch):
+    """Each backend that has landed; cupy on the emulator where no GPU answers. One that cannot run skips and says why.
+
+    On a GPU's backend the test module's operations take its NumPy arrays there and back.
+    """
+    name = request.param
+    if name == "cupy" and backends.why_not(name) is not None:
+        request.getfixturevalue("emulated")
+    reason = backends.why_not(name)
     if reason is not None:
-        pytest.skip(f"{request.param}: {reason}")
-    return request.param
+        pytest.skip(f"{name}: {reason}")
+    on_device.put_on(monkeypatch, request.module, name)
+    return name
+
+
+@pytest.fixture
+def emulated():
+    """The CUDA emulator in CuPy's place, as ``launcher.Runtime``."""
+    reason = build.why_not()
+    if reason is not None:
+        requirements.required(reason)
+    with emulator.emulated() as runtime:
+        yield runtime
 
 
 @pytest.fixture

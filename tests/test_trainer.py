@@ -3,7 +3,9 @@ import pytest
 
 from fastgan import datasets, preset
 from fastgan.errors import ConfigError, DataError
+from fastgan.kernels.common import backends
 from fastgan.kernels.common.devices import device
+from fastgan.kernels.step import StepState
 from fastgan.trainer import Trainer, learning_rates, momenta
 from tests.kernels.differences import assert_gradient
 from tests.plain import PlainTraining
@@ -47,6 +49,8 @@ CONFIGS = {
 
 @pytest.mark.parametrize("changes", CONFIGS.values(), ids=CONFIGS.keys())
 def test_steps_are_those_of_the_plain_implementation(backend, digits, changes):
+    if backend in backends.ON_A_GPU:
+        pytest.skip(f"{backend} computes in float32: its steps are held against float64's below")
     config = small(**changes)
     # Over the end of an epoch, so that its order, the next one's and the momentum's ramp are in it.
     epoch = len(digits.splits["train"]) // (config.batch_size * config.d_steps)
@@ -70,7 +74,10 @@ def test_steps_are_those_of_the_plain_implementation(backend, digits, changes):
 
 def test_float32_steps_stay_close_to_float64(backend, digits):
     config = small()
-    trainers = [Trainer(config, digits, device(backend), 30, dtype) for dtype in (np.float32, np.float64)]
+    trainers = [
+        Trainer(config, digits, device(name), 30, dtype)
+        for name, dtype in ((backend, np.float32), ("reference", np.float64))
+    ]
     for trainer in trainers:
         for _ in range(30):
             trainer.step()
@@ -152,8 +159,9 @@ def test_a_loss_that_is_not_finite_freezes_the_state(backend, digits):
     trainer.load_arrays(arrays)
     for _ in range(2):
         trainer.step()
-    assert trainer.state.non_finite[0] == 1
-    assert trainer.state.update[0] == 3
+    state = StepState(trainer.device.download(trainer.state.words))
+    assert state.non_finite[0] == 1
+    assert state.update[0] == 3
     for name, array in trainer.arrays().items():
         if name not in ("state", "sums"):
             np.testing.assert_array_equal(array, arrays[name])

@@ -1,4 +1,4 @@
-"""Every kernel that the operations launch: their own launch code runs, on a runtime that only writes down what it is told.
+"""Every kernel that the operations launch: their launch code runs, on a runtime that only writes down what it is told.
 
     python -m tests.kernels.every_kernel
 
@@ -6,14 +6,14 @@ prints registers, stack, spills and shared memory of each, by NVRTC, for every a
 """
 
 import contextlib
-import sys
-from concurrent.futures import ThreadPoolExecutor
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
 from bench.recipe import random_images
 from fastgan import datasets, preset
-from fastgan.kernels import dropout, gather, linear, linear_maxout, nearest, noise, parzen, sgd
+from fastgan.kernels import dropout, gather, linear, linear_maxout, nearest, noise, sgd
 from fastgan.kernels.common import gemm_tile, launcher
 from fastgan.kernels.common.devices import device
 from fastgan.kernels.common.kernel import ARCHITECTURES
@@ -21,6 +21,8 @@ from fastgan.kernels.dropout import Dropout
 from fastgan.kernels.parzen import cupy_raw as parzen_cupy
 from fastgan.trainer import Trainer
 from tests.kernels import nvrtc
+
+UPDATES = ("alternating", "simultaneous")
 
 
 class Recorded:
@@ -89,10 +91,14 @@ def every_kernel(architecture):
     chosen = dict(gemm_tile.ARITHMETIC)
     launcher.set_runtime(runtime)
     try:
-        for arithmetic in ("float32", "split", "tf32") if architecture >= 80 else ("float32",):
+        newest = architecture == max(ARCHITECTURES)
+        for arithmetic in {75: ("float32",), 80: ("float32", "tf32"), 90: ("float32", "split", "tf32")}[architecture]:
             gemm_tile.ARITHMETIC["float32"] = gemm_tile.SPLIT if arithmetic == "split" else gemm_tile.FMA
-            _train("tf32" if arithmetic == "tf32" else "float32")
+            _train("tf32" if arithmetic == "tf32" else "float32", "mnist", UPDATES if newest else UPDATES[:1])
         gemm_tile.ARITHMETIC.update(chosen)
+        if newest:
+            _train("float32", "digits", UPDATES)
+            _train("tf32", "digits", UPDATES)
         _launch_the_others(runtime)
     finally:
         gemm_tile.ARITHMETIC.update(chosen)
@@ -100,10 +106,10 @@ def every_kernel(architecture):
     return runtime.kernels
 
 
-def _train(precision):
-    for data, name in ((random_images(200), "mnist"), (datasets.load("digits"), "digits")):
-        for update in ("alternating", "simultaneous"):
-            Trainer(preset(name).replace({"update": update}), data, device("cupy", precision=precision), 1).step()
+def _train(precision, name, updates):
+    data = datasets.load("digits") if name == "digits" else random_images(200)
+    for update in updates:
+        Trainer(preset(name).replace({"update": update}), data, device("cupy", precision=precision), 1).step()
 
 
 def _launch_the_others(runtime):
@@ -133,23 +139,42 @@ def _launch_the_others(runtime):
     for dtype in (np.float32, np.float64):
         rows = np.linspace(0, 1, 200 * 784, dtype=dtype).reshape(200, 784)
         # Once by the product and once by direct differences.
-        for sigma in (0.5, 1e-9):
+        for sigma in (50.0, 1e-9):
             parzen_cupy.log_density(rows, rows, np.full(10, sigma), None)
 
 
-def _print_table():
-    print("| Kernel | sm | Tile | Splits | Registers | Stack | Spills | Shared memory |\n|---|---|---|---|---|---|---|---|")
-    jobs = [(kernel, architecture) for architecture in ARCHITECTURES for kernel in every_kernel(architecture)]
-    with ThreadPoolExecutor() as pool:
-        for (kernel, architecture), found in zip(jobs, pool.map(lambda job: nvrtc.compiled(*job), jobs), strict=True):
-            of = dict(kernel.defines)
-            tile = f"{of['TILE_M']} x {of['TILE_N']} x {of['TILE_K']}" if "TILE_M" in of else ""
-            arithmetic = ("FMA", "TF32", "split")[of["ARITHMETIC"]] if tile else ""
-            print(
-                f"| `{kernel.name}` | {architecture} | {tile} {arithmetic} | {of.get('SPLITS', '')} | {found.registers} "
-                f"| {found.stack} | {found.spills} | {kernel.shared_bytes} |"
-            )
+def all_compiled(architectures=ARCHITECTURES):
+    """Compile all of them, several at a time: (kernel, architecture, what came out) each.
+
+    Raises
+    ------
+    RuntimeError
+        One does not compile; with the compiler's log.
+    """
+    jobs = [(kernel, architecture) for architecture in architectures for kernel in every_kernel(architecture)]
+    # Processes, as NVRTC compiles one program at a time in each.
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        found = list(pool.map(nvrtc.compiled, *zip(*jobs, strict=True)))
+    return [(*job, one) for job, one in zip(jobs, found, strict=True)]
+
+
+def table(compiled):
+    """Give what ``all_compiled`` found as a Markdown table."""
+    lines = [
+        "| Kernel | sm | Tile | Arithmetic | Parts of K | Registers | Stack | Spills | Shared memory |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for kernel, architecture, found in compiled:
+        of = dict(kernel.defines)
+        tiled = "TILE_M" in of
+        tile = f"{of['TILE_M']} x {of['TILE_N']} x {of['TILE_K']}" if tiled else ""
+        arithmetic = ("FMA", "TF32", "split")[of["ARITHMETIC"]] if tiled else ""
+        lines.append(
+            f"| `{kernel.name}` | {architecture} | {tile} | {arithmetic} | {of.get('SPLITS', '')} | {found.registers} "
+            f"| {found.stack} | {found.spills} | {kernel.shared_bytes} |"
+        )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    sys.exit(_print_table())
+    print(table(all_compiled()))

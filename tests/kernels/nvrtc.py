@@ -97,7 +97,7 @@ def compiled(kernel: Kernel, architecture: int, text: str | None = None) -> Comp
     try:
         name = kernel.name.encode()
         _check(library.nvrtcAddNameExpression(program, name))
-        options = [*kernel.options, *OPTIONS_OF_CUPY, f"-arch=sm_{architecture}", "--ptxas-options=-v", "-lineinfo"]
+        options = [*kernel.options, *OPTIONS_OF_CUPY, f"-arch=sm_{architecture}", "--ptxas-options=-v"]
         encoded = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
         code = library.nvrtcCompileProgram(program, len(options), encoded)
         log = _bytes(program, "ProgramLog").decode()

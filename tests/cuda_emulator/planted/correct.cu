@@ -1,0 +1,158 @@
+// Programs without a mistake: the emulator must let them pass, and compute what they compute.
+
+#include "device.cuh"
+
+// y (B x O) = x (B x I) · W (I x O): tiles of TB rows and TO columns, TK of I at a time, two stages of asynchronous
+// copies; a thread sums RB x RO of a tile. I must be a multiple of 4.
+template <int TB, int TO, int TK, int RB, int RO>
+__global__ void __launch_bounds__(TB / RB * TO / RO) product(const float* x, const float* W, float* y, int B, int I, int O) {
+    DYNAMIC_SHARED(memory);
+    float* x_tile = (float*)memory;
+    float* W_tile = x_tile + 2 * TB * TK;
+    const int threads = TB / RB * TO / RO;
+    int thread = threadIdx.x, first_b = blockIdx.y * TB, first_o = blockIdx.x * TO;
+    int row = thread / (TO / RO) * RB, column = thread % (TO / RO) * RO;
+
+    auto load = [&](int stage, int k) {
+        for (int i = thread; i < TB * TK / 4; i += threads) {
+            int b = i / (TK / 4), q = i % (TK / 4) * 4;
+            bool valid = first_b + b < B && k + q < I;
+            copy_async_16(x_tile + stage * TB * TK + b * TK + q, valid ? x + (first_b + b) * I + k + q : x, valid);
+        }
+        for (int i = thread; i < TK * TO / 4; i += threads) {
+            int q = i / (TO / 4), o = i % (TO / 4) * 4;
+            bool valid = k + q < I && first_o + o < O;
+            copy_async_16(W_tile + stage * TK * TO + q * TO + o, valid ? W + (k + q) * O + first_o + o : W, valid);
+        }
+        copy_async_commit();
+    };
+
+    float sums[RB][RO] = {};
+    int steps = divide_up(I, TK);
+    load(0, 0);
+    for (int step = 0; step < steps; ++step) {
+        if (step + 1 < steps) {
+            load((step + 1) % 2, (step + 1) * TK);
+            copy_async_wait<1>();
+        } else {
+            copy_async_wait<0>();
+        }
+        __syncthreads();
+        const float* x_now = x_tile + step % 2 * TB * TK;
+        const float* W_now = W_tile + step % 2 * TK * TO;
+        for (int k = 0; k < TK; ++k) {
+            float a[RB], w[RO];
+            for (int i = 0; i < RB; ++i) a[i] = x_now[(row + i) * TK + k];
+            for (int j = 0; j < RO; j += 4) *(float4*)(w + j) = *(const float4*)(W_now + k * TO + column + j);
+            for (int i = 0; i < RB; ++i)
+                for (int j = 0; j < RO; ++j) sums[i][j] = fmaf(a[i], w[j], sums[i][j]);
+        }
+        __syncthreads();
+    }
+    for (int i = 0; i < RB; ++i)
+        for (int j = 0; j < RO; ++j)
+            if (first_b + row + i < B && first_o + column + j < O) y[(first_b + row + i) * O + first_o + column + j] = sums[i][j];
+}
+
+// d (16 x 8) = a (16 x K) · b (K x 8) by one warp, K a multiple of 8.
+__global__ void tensor_product(const float* a, const float* b, float* d, int K) {
+    int g = threadIdx.x / 4, t = threadIdx.x % 4;
+    float sums[4] = {};
+    for (int k = 0; k < K; k += 8) {
+        unsigned fa[4] = {to_tf32(a[g * K + k + t]), to_tf32(a[(g + 8) * K + k + t]), to_tf32(a[g * K + k + t + 4]),
+                          to_tf32(a[(g + 8) * K + k + t + 4])};
+        unsigned fb[2] = {to_tf32(b[(k + t) * 8 + g]), to_tf32(b[(k + t + 4) * 8 + g])};
+        mma_tf32(sums, fa, fb);
+    }
+    for (int i = 0; i < 4; ++i) d[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = sums[i];
+}
+
+// Operands as they come, without rounding them to TF32: the tensor cores do not look at the low bits.
+__global__ void tensor_product_once(const float* a, const float* b, float* d) {
+    int g = threadIdx.x / 4, t = threadIdx.x % 4;
+    float sums[4] = {1.0f, 1.0f, 1.0f, 1.0f};
+    unsigned fa[4] = {bits_of(a[g * 8 + t]), bits_of(a[(g + 8) * 8 + t]), bits_of(a[g * 8 + t + 4]), bits_of(a[(g + 8) * 8 + t + 4])};
+    unsigned fb[2] = {bits_of(b[t * 8 + g]), bits_of(b[(t + 4) * 8 + g])};
+    mma_tf32(sums, fa, fb);
+    for (int i = 0; i < 4; ++i) d[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = sums[i];
+}
+
+// out[j] = sum over the cluster's blocks of x[rank, j]: each block sums its share over distributed shared memory.
+template <int SIZE>
+__global__ void CLUSTER_OF(SIZE) cluster_sum(const float* x, float* out, int n) {
+    DYNAMIC_SHARED(memory);
+    float* mine = (float*)memory;
+    unsigned rank = cluster_rank();
+    for (int j = threadIdx.x; j < n; j += blockDim.x) mine[j] = x[blockIdx.z * n + j];
+    cluster_sync();
+    int share = divide_up(n, SIZE);
+    for (int j = rank * share + threadIdx.x; j < minimum((rank + 1) * share, n); j += blockDim.x) {
+        float sum = 0.0f;
+        for (int r = 0; r < SIZE; ++r) sum += cluster_peer(mine, r)[j];
+        out[blockIdx.z / SIZE * n + j] = sum;
+    }
+    cluster_sync();
+}
+
+// out[0] = sum of x, by blocks that leave partial sums, the last of which adds them up and counts in `state`.
+__global__ void ticket_sum(const float* x, float* partial, unsigned* counter, long long* state, float* out, int n) {
+    DYNAMIC_SHARED(memory);
+    float* lanes = (float*)memory;
+    float sum = 0.0f;
+    long long before = state[0];
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) sum += x[i];
+    for (int lane = 16; lane; lane /= 2) sum += shuffle_xor(sum, lane);
+    if (threadIdx.x % 32 == 0) lanes[threadIdx.x / 32] = sum;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        sum = 0.0f;
+        for (int i = 0; i < blockDim.x / 32; ++i) sum += lanes[i];
+        partial[blockIdx.x] = sum;
+    }
+    if (!take_ticket(counter, gridDim.x, (unsigned*)(lanes + blockDim.x / 32))) return;
+    if (threadIdx.x == 0) {
+        sum = 0.0f;
+        for (int i = 0; i < gridDim.x; ++i) sum += partial[i];
+        out[0] = sum;
+        // Every block read it, before its ticket.
+        state[0] = before + 1;
+    }
+}
+
+// y[i, lane] = element (lane / 4, lane % 4) of block i, where block i's rows are x's rows 8i to 8i + 7 of 4.
+__global__ void blocks_of_rows(const unsigned* x, unsigned* y) {
+    DYNAMIC_SHARED(memory);
+    unsigned* rows = (unsigned*)memory;
+    for (int j = 0; j < 4; ++j) rows[j * 32 + threadIdx.x] = x[j * 32 + threadIdx.x];
+    __syncthreads();
+    unsigned blocks[4];
+    load_blocks(blocks, (const float*)rows + threadIdx.x * 4);
+    for (int i = 0; i < 4; ++i) y[i * 32 + threadIdx.x] = blocks[i];
+}
+
+// Each lane's neighbour by a shuffle, by way of shared memory and __syncwarp, and by bytes.
+__global__ void neighbours(const byte* x, byte* y, double* z) {
+    DYNAMIC_SHARED(memory);
+    int i = threadIdx.x;
+    double d = shuffle_xor((double)x[i], 1);
+    byte* mine = (byte*)memory + i / 32 * 32;
+    mine[i % 32] = x[i];
+    __syncwarp();
+    y[i] = mine[(i + 1) % 32];
+    __syncwarp();
+    mine[(i + 2) % 32] = 0;
+    z[i] = d;
+}
+
+// What the arithmetic of device.cuh and CUDA C++ gives.
+__global__ void arithmetic(const float* x, float* out) {
+    float v = x[0];
+    out[0] = fmaf(v, v, -v * v);
+    out[1] = exp2_fast(v);
+    out[2] = float_of(to_tf32(v));
+    out[3] = x[1] * x[2];
+    out[4] = add_rounded(multiply_rounded(v, v), 1.0f);
+    out[5] = (float)__umulhi(0x80000000u, 6u);
+    out[6] = rsqrtf(x[3]);
+    out[7] = INFINITE;
+}
