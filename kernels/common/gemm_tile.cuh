@@ -407,9 +407,12 @@ template <class SlotsB>
 struct ColumnSums {
     float sum = 0.0f;
     __device__ __forceinline__ void add(const float* slots_b, int number) {
-        if (threadIdx.x < TILE_N)
+        if (threadIdx.x >= TILE_N) return;
+        // A tile by itself first: short chains of roundings.
+        float part = 0.0f;
 #pragma unroll 8
-            for (int k = 0; k < TILE_K; ++k) sum += *SlotsB::at(slots_b, number, threadIdx.x, k);
+        for (int k = 0; k < TILE_K; ++k) part += *SlotsB::at(slots_b, number, threadIdx.x, k);
+        sum += part;
     }
 };
 

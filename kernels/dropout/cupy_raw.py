@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastgan.kernels.common import arguments
 from fastgan.kernels.common.arrays import Array
@@ -16,9 +17,9 @@ _MASK: Final = Kernel("dropout/dropout.cu", "dropout_mask")
 _APPLY: Final = Kernel("dropout/dropout.cu", "dropout_apply")
 
 
-def mask(num_rows: int, num_columns: int, dropout: Dropout) -> Array:
+def mask(num_rows: int, num_columns: int, dropout: Dropout) -> NDArray[np.bool_]:
     """Draw the mask (B, I), True where kept; an array of the device."""
-    out = runtime().empty((num_rows, num_columns), np.bool_)
+    out: NDArray[np.bool_] = runtime().empty((num_rows, num_columns), np.bool_)
     _launch(_MASK, (num_rows, num_columns), dropout, {"out": out})
     return out
 

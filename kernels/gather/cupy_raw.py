@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastgan.kernels.common import arguments
 from fastgan.kernels.common.arrays import Array, Counter
@@ -19,9 +20,9 @@ _ROWS: Final = {
 }
 
 
-def order(num_rows: int, seed: int, epoch: int, start: int, count: int) -> Array:
+def order(num_rows: int, seed: int, epoch: int, start: int, count: int) -> NDArray[np.int64]:
     """Give the row numbers at places start … start + count - 1, an array of the device."""
-    out = runtime().empty((count,), np.int64)
+    out: NDArray[np.int64] = runtime().empty((count,), np.int64)
     if count:
         launch(
             _ORDER, (-(-count // _ORDER.threads), 1, 1),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastgan.kernels.common.arrays import Array
 from fastgan.kernels.common.kernel import Kernel
@@ -15,7 +16,7 @@ _TYPES: Final = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 _ALL: Final = Kernel("nearest/nearest.cu", "nearest_of_all")
 
 
-def indices(queries_MD: Array, samples_ND: Array) -> Array:
+def indices(queries_MD: Array, samples_ND: Array) -> NDArray[np.int64]:
     """Compare each query with every sample; arrays of the host are brought to the device, and the answer back."""
     there = runtime()
     on_host = isinstance(queries_MD, np.ndarray)
@@ -23,7 +24,7 @@ def indices(queries_MD: Array, samples_ND: Array) -> Array:
         there.upload(array) if isinstance(array, np.ndarray) else array for array in (queries_MD, samples_ND)
     )
     (M, D), N = queries_MD.shape, len(samples_ND)
-    found = there.empty((M,), np.int64)
+    found: NDArray[np.int64] = there.empty((M,), np.int64)
     if M:
         query_tiles, sample_tiles = -(-M // _SIDE), -(-N // _SIDE)
         # Enough blocks for the device, twice over, and no more partial answers than that needs.

@@ -26,7 +26,10 @@ def test_signatures_are_the_references(name, operation):
     public = importlib.import_module(f"fastgan.kernels.{operation}")
     called = {function for function in vars(public) if not function.startswith("_")}
     reference, own = functions(operation, "reference"), functions(operation, name)
-    wanted = {function for function in reference if function in called} | ({"apply_again"} & set(reference))
+    wanted = {function for function in reference if function in called}
+    if name not in backends.ON_A_GPU:
+        # The other operations of the host's backends call it.
+        wanted |= {"apply_again"} & set(reference)
     assert wanted
     for function in wanted:
         assert str(inspect.signature(own[function])) == str(inspect.signature(reference[function])), function
