@@ -20,7 +20,7 @@ ON_A_GPU: Final = ("cupy", "numba-cuda")
 NAMES: Final = ("auto", "cupy", "numba-cuda", "cpu", "reference")
 PRECISIONS: Final = ("float32", "tf32")
 # What has landed. A backend joins when its files stand in every operation's folder.
-LANDED: Final = ("cupy", "cpu", "reference")
+LANDED: Final = ("cupy", "numba-cuda", "cpu", "reference")
 
 
 @cache
@@ -73,8 +73,20 @@ def why_not(name: str) -> str | None:
             importlib.import_module("numba")
         except Exception as error:
             # Numba raises what it meets: no package, a NumPy too new for it, a processor that LLVM does not know.
-            return f"Numba cannot be imported ({' '.join(str(error).split()) or type(error).__name__})"
+            return f"Numba cannot be imported ({one_line(error)})"
+    if name == "numba-cuda":
+        return _why_not_numba_cuda()
     return None
+
+
+def _why_not_numba_cuda() -> str | None:
+    try:
+        runtime = importlib.import_module("fastgan.kernels.common.numba_runtime")
+    except Exception as error:
+        # Numba, its CUDA part or CUDA's own bindings are missing or broken.
+        return f"Numba's CUDA part cannot be imported ({one_line(error)}): {cupy_runtime.REMEDY}"
+    reason: str | None = runtime.why_not()
+    return reason
 
 
 def implementation(operation: str, backend: str, precision: str = "float32", /, **arrays: Array | None) -> ModuleType:
@@ -131,6 +143,11 @@ def require_precision(name: str, precision: str) -> None:
         raise ValueError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
     if precision == "tf32" and name != "cupy":
         raise BackendError(f"The backend {name} computes in float32 and has no tf32; leave --precision out")
+
+
+def one_line(error: BaseException) -> str:
+    """Give an error's message on one line, or its name where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _where(home: str | None) -> str:

@@ -89,8 +89,8 @@ class CupyDevice(HostDevice):
 
     Parameters
     ----------
-    number : int
-        Which GPU.
+    number : int, optional
+        Which GPU; by default the one in use, or the first.
     precision : {"float32", "tf32"}
         Arithmetic of the products.
 
@@ -100,7 +100,7 @@ class CupyDevice(HostDevice):
         There is no such GPU, or it has no TF32.
     """
 
-    def __init__(self, number: int = 0, precision: str = "float32") -> None:
+    def __init__(self, number: int | None = None, precision: str = "float32") -> None:
         super().__init__("cupy")
         self.precision = precision
         self._runtime = launcher.runtime(number)
@@ -153,15 +153,63 @@ class CupyDevice(HostDevice):
         self._runtime.forget()
 
 
-def device(backend: str = "auto", number: int = 0, precision: str = "float32") -> HostDevice:
+class NumbaCudaDevice(HostDevice):
+    """A GPU's memory, by way of Numba.
+
+    Parameters
+    ----------
+    number : int, optional
+        Which GPU; by default the one in use, or the first.
+
+    Raises
+    ------
+    BackendError
+        There is no such GPU.
+    """
+
+    def __init__(self, number: int | None = None) -> None:
+        super().__init__("numba-cuda")
+        # Imported here, as it imports Numba.
+        from fastgan.kernels.common import numba_runtime
+
+        self._runtime = numba_runtime
+        numba_runtime.select(number)
+
+    def describe(self) -> str:
+        """Name the GPU, its driver and Numba."""
+        return self._runtime.describe()
+
+    def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
+        """Make an array whose content is undefined."""
+        return self._runtime.empty(shape, dtype)
+
+    def upload(self, array: Array) -> Array:
+        """Copy an array of the host here."""
+        return self._runtime.upload(np.ascontiguousarray(array))
+
+    def download(self, array: Array) -> Array:
+        """Wait for what was launched, and give a copy on the host."""
+        return self._runtime.download(array)
+
+    def overwrite(self, target: Array, source: Array) -> None:
+        """Copy an array of the host over one that lives here."""
+        self._runtime.overwrite(target, source)
+
+    def repeat(self, sequence: Callable[[], None], times: int, should_stop: Callable[[], bool]) -> None:
+        """Launch the sequence again and again, and wait for it before each look."""
+        self._runtime.repeat(sequence, times, should_stop)
+
+
+def device(backend: str = "auto", number: int | None = None, precision: str = "float32") -> HostDevice:
     """Give the device that a backend computes on.
 
     Parameters
     ----------
     backend : str
         As for ``backends.resolve``.
-    number : int
-        Which GPU; the CPU's backends have only number 0.
+    number : int, optional
+        Which GPU; by default the one that the process computes on already, or the first. The CPU's backends have only
+        number 0.
     precision : {"float32", "tf32"}
         Arithmetic of the products.
 
@@ -174,6 +222,8 @@ def device(backend: str = "auto", number: int = 0, precision: str = "float32") -
     require_precision(name, precision)
     if name == "cupy":
         return CupyDevice(number, precision)
-    if number != 0:
+    if name == "numba-cuda":
+        return NumbaCudaDevice(number)
+    if number not in (None, 0):
         raise BackendError(f"The backend {name} runs on the CPU and has no device {number}; leave --device out")
     return HostDevice(name)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgan.kernels.common.arrays import require_array
+from fastgan.kernels.common.arrays import home_of, require_array
 from fastgan.kernels.common.backends import implementation, resolve
 from fastgan.kernels.common.exchange import to_device, to_host
 
@@ -53,7 +53,7 @@ def log_density(
     (S, M) float64
         One row a sigma, on the host. The backends ``cpu`` and ``cupy`` are within 0.01 nats of the definition, mostly
         within 0.001, whatever the data and the sigmas; what they cannot have to that from float32 they compute in
-        float64.
+        float64. The backend ``numba-cuda`` computes all of it in float64.
 
     Raises
     ------
@@ -62,8 +62,12 @@ def log_density(
     BackendError
         The backend cannot run here, or an array lies on a device that cannot be read here.
     """
-    take = to_device if resolve(backend) == "cupy" else to_host
-    queries_MD, samples_ND = take("queries", queries_MD), take("samples", samples_ND)
+    there = resolve(backend)
+    take = to_device if there == "cupy" else to_host
+    queries_MD, samples_ND = (
+        array if home_of(array) == there else take(name, array)
+        for name, array in (("queries", queries_MD), ("samples", samples_ND))
+    )
     sigmas_S = to_host("sigmas", sigmas_S)
     require_array("queries", queries_MD, (None, None))
     require_array("samples", samples_ND, (None, queries_MD.shape[1]))

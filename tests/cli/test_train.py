@@ -254,7 +254,6 @@ def test_what_the_command_line_alone_shows_to_be_wrong_exits_with_2(arguments, s
             ("--backend", "cupy"),
             "The backend cupy cannot run here: CuPy is not installed (pip install 'fastgan[cuda12]'",
         ),
-        (("--backend", "numba-cuda"), "no numba-cuda kernels yet"),
         (("--precision", "tf32"), "has no tf32; leave --precision out"),
         (("--device", "1"), "has no device 1; leave --device out"),
         (("--batch-size", "2000"), "1197 rows and a step needs 2000"),

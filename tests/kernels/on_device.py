@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from fastgan.kernels.common import backends, devices
-from fastgan.kernels.common.arrays import Workspace
+from fastgan.kernels.common.arrays import Workspace, home_of
 
 # What a backend says of arrays of float64 that has none: a test of float64 has nothing to test there.
 _NO_FLOAT64 = "computes in float32"
@@ -192,6 +192,6 @@ class _Transfer:
         for here, there in self._pairs:
             if result is there:
                 return here
-        if hasattr(result, "__cuda_array_interface__"):
+        if home_of(result) == self._device.backend:
             return self._device.download(result)
         return result
