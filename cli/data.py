@@ -88,6 +88,7 @@ def list_() -> None:
     from fastgan import datasets
 
     rows = [("NAME", "IMAGES", "SIZE", "SPLITS", "WHERE")]
+    problems: list[str] = []
     for name in datasets.names():
         entry = datasets.entry(name)
         num_channels, height, width = entry.image_shape
@@ -97,10 +98,13 @@ def list_() -> None:
                 f"{sum(entry.split_sizes.values()):,}",
                 f"{height}x{width}" + (f"x{num_channels}" if num_channels > 1 else ""),
                 " ".join(f"{split}:{num_rows:,}" for split, num_rows in entry.split_sizes.items()),
-                _where(name),
+                _where(name, problems),
             )
         )
     _echo_table(rows)
+    # The same fault of a setting is every data set's, and is told once.
+    for problem in dict.fromkeys(problems):
+        click.echo(f"unusable: {problem}")
 
 
 @command.command()
@@ -155,14 +159,15 @@ def verify(name: str, data_dir: Path | None) -> None:
         raise DataError(f"{len(problems)} of {len(checks)} files of {name} failed: {'; '.join(problems)}")
 
 
-def _where(name: str) -> str:
+def _where(name: str, problems: list[str]) -> str:
     from fastgan import datasets
 
     try:
         folder = datasets.find(name)
     except DataError as error:
         # One data set that is half there must not hide the others from the list.
-        return f"unusable: {error}"
+        problems.append(str(error))
+        return "unusable, see below"
     return str(folder) if folder is not None else f"not found; fastgan data fetch {name}"
 
 

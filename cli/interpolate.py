@@ -46,8 +46,11 @@ def command(run: str | None, runs_dir: str, checkpoint: str, rows: int, columns:
     import numpy as np
 
     from fastgan import figures
+    from fastgan.memory import check_memory
     from fastgan.training import display_pixels
 
+    num_values = loaded.generator.num_inputs + loaded.generator.num_outputs
+    check_memory(4 * rows * columns * num_values, f"{rows * columns:,} images of {loaded.generator.num_outputs} pixels")
     ends = loaded.generator.sample_noise(2 * rows, seed)
     z = figures.interpolation(ends[0::2], ends[1::2], columns).astype(np.float32)
     images = loaded.generator.generate(z)

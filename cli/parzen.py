@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -114,14 +115,18 @@ def command(
         scoring.check_plots()
     if samples is not None:
         assert dataset is not None
+        # Read first: what does not fit need not be downloaded for.
+        drawn, source = scoring.read_samples(samples), samples
+        scoring.check_size(drawn.shape[1], dataset)
         with DownloadProgress() as download:
             data = datasets.load(dataset, data_dir=data_dir, progress=None if quiet else download)
-        drawn, source = scoring.read_samples(samples, data), samples
     else:
         loaded = open_run(run, runs_dir, checkpoint, backend)
         source = f"{loaded.path}, step {loaded.step}"
         with DownloadProgress() as download:
             progress = None if quiet else download
+            if dataset is not None:
+                scoring.check_size(math.prod(loaded.image_shape), dataset)
             if dataset is None:
                 data = loaded.load_dataset(data_dir, progress=progress)
             else:
@@ -144,6 +149,13 @@ def command(
     status.clear()
     if plot_path is not None:
         write_file(plot_path, scoring.plot_sigmas(score))
+    if samples is None and dataset is None and checkpoint == "latest":
+        from fastgan.training import record_score
+
+        try:
+            record_score(loaded, score.to_json())
+        except RunError as error:
+            click.echo(f"Warning: {error}", err=True)
     if as_json:
         click.echo(json.dumps(score.to_json(), indent=2))
         return

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Options that set a field of the same name in the configuration.
 _FIELDS = (
     "data_dir", "epochs", "steps", "batch_size", "d_steps", "update", "objective", "noise", "learning_rate", "seed",
-    "backend", "device", "precision", "threads", "parzen_every", "checkpoint_every",
+    "backend", "device", "precision", "threads", "parzen_every", "checkpoint_every", "on_collapse",
 )  # fmt: skip
 _POSITIVE = click.IntRange(min=1)
 
@@ -107,6 +107,12 @@ _POSITIVE = click.IntRange(min=1)
     type=click.FloatRange(min=0),
     metavar="SECONDS",
     help="[default: 60, or 20 times what saving takes where that is longer]",
+)
+@click.option(
+    "--on-collapse",
+    type=click.Choice(["warn", "stop"]),
+    help="What to do where the reports show that the generator no longer learns: D sure of everything, or all samples "
+    "alike. Either way the run is saved.  [default: warn]",
 )
 @click.option("--dry-run", is_flag=True, help="Check everything, print the configuration as JSON, train nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
@@ -196,8 +202,8 @@ def _parse(assignments: tuple[str, ...]) -> dict[str, Any]:
             raise click.BadParameter(f"{assignment!r} must be NAME=VALUE", param_hint="'--set'")
         try:
             changes[name.strip()] = json.loads(value)
-        except ValueError:
-            # Not JSON, or a number of more digits than Python reads.
+        except (ValueError, RecursionError):
+            # Not JSON, or a number of more digits, or brackets deeper, than Python reads.
             changes[name.strip()] = value
     return changes
 
@@ -239,8 +245,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         fields = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise DataError(f"Cannot read the configuration {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {error}; give what --dry-run prints, or a run's config.json") from error
     # A run's config.json holds the configuration among other records.
     if isinstance(fields, dict) and isinstance(fields.get("config"), dict):
         fields = fields["config"]
@@ -284,7 +290,7 @@ def _run(train: Any, quiet: bool) -> None:
 
         def on_begin(self, path: Path, trainer: Any, last_step: int) -> None:
             self.path, self.steps_per_epoch, self.last_step = path, trainer.steps_per_epoch, last_step
-            self.first_step = int(trainer.state.update[0])
+            self.first_step = int(trainer.device.download(trainer.state.update)[0])
             self.clock = _Clock()
             if not quiet:
                 click.echo(

@@ -26,8 +26,11 @@ from fastgan.files import write_atomically
 
 FORMAT = 1
 LATEST, PREVIOUS, BEST = "checkpoint.h5", "checkpoint-previous.h5", "checkpoint-best.h5"
+# The state of a run that met a NaN, kept for a look and never gone on from.
+FROZEN = "frozen.h5"
 _BLOCK_SIZE = 512
 _MAGIC = b"fastgan checkpoint\n"
+_FROZEN_MAGIC = b"fastgan frozen state: it holds a NaN or an infinity and cannot be resumed\n"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +49,8 @@ class Checkpoint:
     record: dict[str, Any]
 
 
-def encode(checkpoint: Checkpoint) -> bytes:
-    """Make the whole file in memory."""
+def encode(checkpoint: Checkpoint, *, frozen: bool = False) -> bytes:
+    """Make the whole file in memory; a frozen state's says in its first line that it is one."""
     import h5py
 
     buffer = io.BytesIO()
@@ -57,16 +60,16 @@ def encode(checkpoint: Checkpoint) -> bytes:
         for name, array in checkpoint.arrays.items():
             file.create_dataset(f"arrays/{name}", data=array)
     body = buffer.getbuffer()[_BLOCK_SIZE:]
-    return _block(body) + body
+    return _block(body, _FROZEN_MAGIC if frozen else _MAGIC) + body
 
 
-def _block(body: memoryview) -> bytes:
+def _block(body: memoryview, magic: bytes = _MAGIC) -> bytes:
     """Make the user block: what the file is, and the length and the digest of the rest."""
     lines = f"format {FORMAT}\nlength {len(body)}\nsha256 {hashlib.sha256(body).hexdigest()}\n"
-    return (_MAGIC + lines.encode()).ljust(_BLOCK_SIZE, b"\0")
+    return (magic + lines.encode()).ljust(_BLOCK_SIZE, b"\0")
 
 
-def decode(content: bytes, path: Path) -> Checkpoint:
+def decode(content: bytes, path: Path, *, frozen: bool = False) -> Checkpoint:
     """Read a whole file's bytes.
 
     Parameters
@@ -75,18 +78,20 @@ def decode(content: bytes, path: Path) -> Checkpoint:
         The file.
     path : Path
         Its name, for messages.
+    frozen : bool
+        Whether a frozen state is wanted, and not a checkpoint.
 
     Raises
     ------
     RunError
-        It is not a checkpoint, of another format, cut short or damaged.
+        It is not that, of another format, cut short or damaged.
     """
     import h5py
 
     body = memoryview(content)[_BLOCK_SIZE:]
     # The whole block is compared, so that no byte of the file goes unchecked.
-    if content[:_BLOCK_SIZE] != _block(body):
-        raise _fault(content, path)
+    if content[:_BLOCK_SIZE] != _block(body, _FROZEN_MAGIC if frozen else _MAGIC):
+        raise _fault(content, path, frozen)
     arrays: dict[str, NDArray[np.generic]] = {}
 
     def collect(name: str, item: Any) -> None:
@@ -99,16 +104,21 @@ def decode(content: bytes, path: Path) -> Checkpoint:
         with h5py.File(io.BytesIO(content), "r") as file:
             record = json.loads(bytes(file["record"][()]))
             file["arrays"].visititems(collect)
-    except (OSError, KeyError, ValueError, TypeError) as error:
+        if not isinstance(record, dict):
+            raise ValueError("its record is no JSON object")
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, RecursionError) as error:
         raise _DamagedError(f"{path} does not hold what a checkpoint holds: {error}") from error
     return Checkpoint(arrays, record)
 
 
-def _fault(content: bytes, path: Path) -> RunError:
+def _fault(content: bytes, path: Path, frozen: bool) -> RunError:
     """Say what is wrong with a file whose user block is not that of its content."""
-    if not content.startswith(_MAGIC):
+    magic = _FROZEN_MAGIC if frozen else _MAGIC
+    if not frozen and content.startswith(_FROZEN_MAGIC):
+        return _DamagedError(f"{path} is the frozen state of a run that met a NaN or an infinity, and no checkpoint")
+    if not content.startswith(magic):
         return _DamagedError(f"{path} is not a fastgan checkpoint, or its first bytes are lost")
-    lines = content[len(_MAGIC) : _BLOCK_SIZE].rstrip(b"\0").decode("ascii", "replace").splitlines()
+    lines = content[len(magic) : _BLOCK_SIZE].rstrip(b"\0").decode("ascii", "replace").splitlines()
     fields = dict(line.split(" ", 1) for line in lines if " " in line)
     # A format that is cut off is damage; another one is for another version to read.
     if len(content) >= _BLOCK_SIZE and fields.get("format") != str(FORMAT):
@@ -128,8 +138,11 @@ class _DamagedError(RunError):
     """The file cannot be read: an older one may serve."""
 
 
-def save(folder: Path, checkpoint: Checkpoint, *, best: bool = False) -> None:
-    """Write a run's checkpoint; the one before is kept as ``checkpoint-previous.h5``.
+_WHICH = {"latest": LATEST, "best": BEST, "frozen": FROZEN}
+
+
+def save(folder: Path, checkpoint: Checkpoint, which: str = "latest") -> None:
+    """Write a run's checkpoint; the latest before it is kept as ``checkpoint-previous.h5``.
 
     Parameters
     ----------
@@ -137,20 +150,23 @@ def save(folder: Path, checkpoint: Checkpoint, *, best: bool = False) -> None:
         The run's folder.
     checkpoint : Checkpoint
         What to keep.
-    best : bool
-        Write ``checkpoint-best.h5`` in place of the latest.
+    which : {"latest", "best", "frozen"}
+        ``checkpoint-best.h5`` and ``frozen.h5`` are files of their own, which no other one makes way for.
 
     Raises
     ------
     RunError
         The system refused; what was there is untouched.
     """
-    content = encode(checkpoint)
-    target = folder / (BEST if best else LATEST)
+    content = encode(checkpoint, frozen=which == "frozen")
+    target = folder / _WHICH[which]
     try:
-        write_atomically(target, content, previous=None if best else folder / PREVIOUS)
+        write_atomically(target, content, previous=folder / PREVIOUS if which == "latest" else None)
     except OSError as error:
-        raise RunError(f"Cannot write {target}: {error.strerror}; what was saved before is untouched") from error
+        raise RunError(
+            f"Cannot write {target}: {error.strerror or error}; what was saved before is untouched, so make room, or "
+            f"mend what is wrong there, and go on with `fastgan train --resume {folder}`"
+        ) from error
 
 
 def load(folder: Path, which: str = "latest") -> Checkpoint:
@@ -160,8 +176,9 @@ def load(folder: Path, which: str = "latest") -> Checkpoint:
     ----------
     folder : Path
         The run's folder.
-    which : {"latest", "best"}
-        ``best`` is the one with the best validation score, kept where ``parzen_every`` was set.
+    which : {"latest", "best", "frozen"}
+        ``best`` is the one with the best validation score, kept where ``parzen_every`` was set; ``frozen`` what a run
+        was when it met a NaN.
 
     Returns
     -------
@@ -178,11 +195,13 @@ def load(folder: Path, which: str = "latest") -> Checkpoint:
         The latest one is missing or damaged and the one before is used.
     """
     if not folder.is_dir():
-        raise RunError(f"There is no run at {folder}")
+        raise RunError(f"There is no run at {folder}; name a run's folder, or a number under --runs")
     if which == "best":
         if not (folder / BEST).exists():
             raise RunError(f"{folder} has no {BEST}; only a run trained with --parzen-every keeps its best checkpoint")
         return _read(folder / BEST)
+    if which == "frozen":
+        return _read(folder / FROZEN, frozen=True)
     return _load_latest(folder)[0]
 
 
@@ -206,29 +225,37 @@ def _load_latest(folder: Path) -> tuple[Checkpoint, bool]:
     has_previous = (folder / PREVIOUS).exists()
     if not (folder / LATEST).exists():
         if not has_previous:
-            raise RunError(f"{folder} holds no checkpoint; it is not a run, or was stopped before its first save")
+            raise RunError(
+                f"{folder} holds no checkpoint: it is not a run, or was stopped before its first save; name another, "
+                "or train anew"
+            )
         reason = f"{folder / LATEST} is missing"
     else:
         try:
             return _read(folder / LATEST), False
         except _DamagedError as error:
             if not has_previous:
-                raise
+                raise RunError(f"{error}, and there is none before it; {_REMEDY}") from error
             reason = str(error)
     try:
         previous = _read(folder / PREVIOUS)
     except RunError as error:
-        raise RunError(f"{reason}, and the one before it cannot be read either: {error}") from error
+        raise RunError(f"{reason}, and the one before it cannot be read either: {error}; {_REMEDY}") from error
     warnings.warn(f"{reason}; the one before it, {PREVIOUS}, is used", FastganWarning, stacklevel=3)
     return previous, True
 
 
-def _read(path: Path) -> Checkpoint:
+_REMEDY = "put a copy of yours in its place, take --checkpoint best where there is one, or train anew"
+
+
+def _read(path: Path, *, frozen: bool = False) -> Checkpoint:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise RunError(f"Cannot read {path}: {error.strerror}") from error
-    return decode(content, path)
+        raise RunError(
+            f"Cannot read {path}: {error.strerror or error}; check that it is there, and its rights"
+        ) from error
+    return decode(content, path, frozen=frozen)
 
 
 def check_finite(arrays: Mapping[str, NDArray[np.generic]]) -> str | None:

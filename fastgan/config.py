@@ -120,6 +120,8 @@ class Config:
         Score by a Parzen window on validation data every so many epochs.
     checkpoint_every : float, optional
         Seconds between checkpoints; None is 60, or 20 times the last save's duration where that is longer.
+    on_collapse : {"warn", "stop"}
+        What to do where the reports show that the generator no longer learns (``fastgan.watch``).
     """
 
     preset: str = "custom"
@@ -148,6 +150,7 @@ class Config:
     threads: int | None = None
     parzen_every: int | None = None
     checkpoint_every: float | None = None
+    on_collapse: Literal["warn", "stop"] = "warn"
 
     def __post_init__(self) -> None:
         _check(self)
@@ -284,7 +287,7 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
                 return math.inf
         if option is int and isinstance(value, int) and not isinstance(value, bool):
             return value
-        if option is str and isinstance(value, str):
+        if option is str and isinstance(value, str) and "\0" not in value:
             return value
     raise ConfigError(f"{name} is {value!r}; it must be {' or '.join(_describe(option) for option in options)}")
 

@@ -22,7 +22,15 @@ class BackendError(FastganError):
 
 
 class NonFiniteError(FastganError):
-    """Training met a loss or a weight that is NaN or infinite; nothing good was overwritten (exit code 1)."""
+    """Training met a NaN or an infinity in a loss, gradient or weight; nothing good was overwritten (exit code 1)."""
+
+
+class CollapseError(FastganError):
+    """The game is lost for the generator, and the run was to stop then; it was saved (exit code 1)."""
+
+
+class NotEnoughMemoryError(FastganError, MemoryError):
+    """What was asked for does not fit into this machine's memory (exit code 1)."""
 
 
 class FastganWarning(UserWarning):

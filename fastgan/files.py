@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import tempfile
 from pathlib import Path
+
+_CHUNK_BYTES = 1 << 20
+_TEMPORARY = ".tmp"
 
 
 def write_atomically(
@@ -13,7 +17,7 @@ def write_atomically(
 ) -> None:
     """Write ``content`` to ``path`` so that a crash at any moment leaves the old file or the new one, whole.
 
-    The bytes go to a temporary name in the same folder, are flushed and fsynced, and take the place of ``path`` by a
+    The bytes go to a temporary name in the same folder, are fsynced, and take the place of ``path`` by a
     rename; then the folder is synced, where the system has such a thing. On any error the temporary file is removed.
 
     Parameters
@@ -31,12 +35,13 @@ def write_atomically(
         What the system said; ``path`` is as it was, or, in a system without hard links, at ``previous``.
     """
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_TEMPORARY, dir=path.parent)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            _write_all(handle, content)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
         os.chmod(temporary, 0o666 & ~_umask())
         if previous is not None and path.exists():
             _keep(path, Path(previous))
@@ -45,6 +50,59 @@ def write_atomically(
         Path(temporary).unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _write_all(handle: int, content: bytes) -> None:
+    """Write straight to the system: there is no buffer of ours that a crash could lose."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(handle, view[:_CHUNK_BYTES]) :]
+
+
+def append(path: Path, content: bytes) -> None:
+    """Add to a file's end, at once to the system; a crash may leave the beginning of it."""
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        _write_all(handle, content)
+    finally:
+        os.close(handle)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what writes that were cut off, by a kill or a power cut, have left in a folder; nobody may be writing."""
+    for path in list(folder.glob(f".*{_TEMPORARY}")):
+        path.unlink(missing_ok=True)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file for this process; the lock goes with the descriptor, so a process that ends leaves none behind.
+
+    Returns
+    -------
+    bool
+        False where another descriptor holds it.
+
+    Raises
+    ------
+    OSError
+        The file system has no locks.
+    """
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            # Windows locks bytes, and keeps them from every reader: a byte far beyond the end is in nobody's way.
+            os.lseek(descriptor, 1 << 30, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
 
 
 def _keep(path: Path, previous: Path) -> None:
@@ -60,9 +118,9 @@ def _keep(path: Path, previous: Path) -> None:
         return
     try:
         os.replace(spare, previous)
-    except BaseException:
+    finally:
+        # Where both are names of one file already, as after a crash between the two renames, POSIX renames nothing.
         spare.unlink(missing_ok=True)
-        raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -20,6 +20,7 @@ from fastgan.kernels.common.devices import HostDevice
 from fastgan.kernels.common.philox import Purpose, stream_id
 from fastgan.kernels.dropout import Dropout
 from fastgan.layers import Saved, Update
+from fastgan.memory import check_memory
 
 # Uniform noise of variance 1, as the released code draws it.
 _HALF_WIDTH = 3.0**0.5
@@ -178,6 +179,10 @@ class Pass:
                 dy = layer.backward_input(dy, saved, self._buffer(i, len(dy)))
         return result[::-1]
 
+    def input_gradients(self, layer: int) -> list[Array]:
+        """List the buffers of the gradients of a layer's input, as the last backward pass left them."""
+        return [dx for (i, _), dx in self._dx.items() if i == layer]
+
     def _buffer(self, layer: int, num_rows: int) -> Array:
         """Give the buffer of the gradient of a layer's input, made at its first use."""
         key = (layer, num_rows)
@@ -228,6 +233,7 @@ class Generator(Network):
         -------
         (num, Z) float32
         """
+        check_memory(num * self.num_inputs * self.dtype.itemsize, f"{num:,} rows of {self.num_inputs} noise numbers")
         z = self.device.empty((num, self.num_inputs), self.dtype)
         return self.device.download(
             self.draw_noise(z, seed=seed, stream=stream_id(Purpose.SAMPLES), row_offset=row_offset)
@@ -247,16 +253,22 @@ class Generator(Network):
         -------
         (num, D) float32
             Pixels in the flattened C·H·W order; in [0, 1] where the output layer is a sigmoid.
+
+        Raises
+        ------
+        NotEnoughMemoryError
+            So many do not fit into this machine's memory.
         """
         if num < 1:
             raise ValueError(f"num is {num}; it must be 1 or more")
-        # Batch by batch, so that any number fits in memory; a row is the same in any batch but for the products'
-        # rounding.
-        batches = [
-            self.generate(self.sample_noise(min(_SAMPLES_A_BATCH, num - first), seed, row_offset=first))
-            for first in range(0, num, _SAMPLES_A_BATCH)
-        ]
-        return np.concatenate(batches)
+        check_memory(num * self.num_outputs * self.dtype.itemsize, f"{num:,} samples of {self.num_outputs} pixels")
+        samples = np.empty((num, self.num_outputs), self.dtype)
+        # Batch by batch, so that nothing else grows with their number; a row is the same in any batch but for the
+        # products' rounding.
+        for first in range(0, num, _SAMPLES_A_BATCH):
+            rows = samples[first : first + _SAMPLES_A_BATCH]
+            rows[...] = self.generate(self.sample_noise(len(rows), seed, row_offset=first))
+        return samples
 
     def generate(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
         """Send noise through: (B, Z) float32 to (B, D) float32."""
@@ -328,6 +340,8 @@ def _build(
     made: list[layers.Layer] = []
     for i, config in enumerate(configs):
         columns = layers.num_columns(config, config.num_units or num_outputs)
+        # A weight, its velocity, and the weights once more while they are made.
+        check_memory(3 * num_inputs * columns * np.dtype(dtype).itemsize, f"{num_inputs:,} by {columns:,} weights")
         # Drawn by the reference on every backend, so that all start from the same bits.
         W = noise.uniform(
             np.empty((num_inputs, columns), np.float32), low=-config.irange, high=config.irange,

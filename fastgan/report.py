@@ -17,12 +17,14 @@ from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
-__all__ = ["render"]
+from fastgan.watch import REMEDY, SENTENCES
+
+__all__ = ["MAX_GRIDS", "evenly", "render"]
 
 # A line of more points than the plot has pixels draws the same picture at a multiple of the bytes.
 _MAX_POINTS = 1000
 _MAX_TABLE_ROWS = 1000
-_MAX_GRIDS = 12
+MAX_GRIDS = 12
 # Up to so many points each is marked, and says its value under the pointer.
 _MAX_MARKED = 40
 
@@ -48,13 +50,15 @@ def render(
     ----------
     config : mapping
         Every option of the run, JSON-like and nested as deep as it is; shown whole in a table. The number of epochs
-        asked for is the outermost ``"epochs"`` (else ``"num_epochs"``) in it, where there is one.
+        asked for is the outermost ``"epochs"`` (else ``"num_epochs"``) in it, where there is one; the data set and the
+        backend in the page's head are the outermost ``"dataset"`` and ``"backend"``.
     history : sequence of mappings
         A row a report, in order, with ``"step"``, ``"epoch"``, ``"discriminator_loss"``, ``"generator_loss"``,
         ``"D_x"`` (mean D(x), in [0, 1]), ``"D_G_z"`` (mean D(G(z)), in [0, 1]), ``"images_per_second"``, ``"seconds"``
         (since the start) and, where asked, ``"parzen"``: ``{"sigma", "log_likelihood", "standard_error"}`` on the
         validation data, in nats. A key that is missing or None is shown as not there; a value that is NaN or infinite
-        is a gap in its curve, and the page says so.
+        is a gap in its curve, and the page says so. ``"collapse"``, a key of ``watch.SENTENCES``, stands above
+        everything else.
     grids : sequence of (float, bytes)
         (epoch, PNG file), the same noise each time; epoch 0 is before the first step. The last of an epoch counts. The
         newest is shown large, at most 12 small: the first, the last, and between them evenly.
@@ -86,6 +90,7 @@ def render(
     body = [
         _header(name, rows, config, samples[-1][0] if samples else 0),
         _trouble(rows),
+        _collapse(history),
         _overview(rows, samples),
         _growth(samples),
         _score(score),
@@ -136,6 +141,11 @@ def _header(name: str, rows: list[_Row], config: Mapping[str, Any], newest_grid:
     else:
         state, bar = [f"{_plain(done)} {'epoch' if done == 1 else 'epochs'}"], ""
     state.append(f"step {_plain(step)}")
+    for key in ("dataset", "backend"):
+        value = _outermost(config, key)
+        if isinstance(value, str):
+            # Of a path the name: the whole of it is among the options.
+            state.insert(0 if key == "dataset" else len(state), _escape(re.split(r"[\\/]", value)[-1]))
     if seconds is not None:
         state.append(_duration(seconds))
     return (
@@ -158,6 +168,17 @@ def _trouble(rows: list[_Row]) -> str:
         '<section class="trouble"><h2>Not finite</h2><p>These values are NaN or infinite; their curves have gaps '
         f"there.</p><ul>{''.join(found)}</ul></section>"
     )
+
+
+def _collapse(history: Sequence[Mapping[str, Any]]) -> str:
+    """The warning that the reports gave, once, where the generator no longer learnt."""
+    for row in history:
+        if row.get("collapse") in SENTENCES:
+            return (
+                f'<section class="trouble"><h2>Collapsed</h2><p>At epoch {_text(_number(row.get("epoch")))} '
+                f"{_escape(SENTENCES[row['collapse']])}; {_escape(REMEDY)}.</p></section>"
+            )
+    return ""
 
 
 def _overview(rows: list[_Row], samples: list[tuple[float, _Picture]]) -> str:
@@ -201,12 +222,16 @@ def _key_figures(rows: list[_Row]) -> str:
     return f'<div class="figures"><h2>At epoch {_text(last.epoch)}</h2><dl>{items}</dl></div>'
 
 
+def evenly(num_grids: int) -> list[int]:
+    """Choose the grids that are shown: the first, the last, and between them evenly, at most 12."""
+    count = min(num_grids, MAX_GRIDS)
+    return [round(k * (num_grids - 1) / max(count - 1, 1)) for k in range(count)]
+
+
 def _growth(samples: list[tuple[float, _Picture]]) -> str:
     if len(samples) < 2:
         return ""
-    last = len(samples) - 1
-    count = min(len(samples), _MAX_GRIDS)
-    chosen = [samples[round(k * last / (count - 1))] for k in range(count)]
+    chosen = [samples[k] for k in evenly(len(samples))]
     figures = "".join(
         f"<figure>{picture.tag(f'Samples at epoch {epoch}')}<figcaption>"
         f"{f'epoch {epoch}' if epoch else 'before the first step'}</figcaption></figure>"
@@ -727,16 +752,26 @@ def _best(rows: list[_Row]) -> _Row | None:
 
 def _epochs_asked(config: Mapping[str, Any]) -> float | None:
     """The outermost "epochs", else "num_epochs", of nested options."""
+
+    def is_number(value: Any) -> bool:
+        number = _number(value) if isinstance(value, Real) and not isinstance(value, bool) else None
+        return number is not None and math.isfinite(number) and number > 0
+
     for key in ("epochs", "num_epochs"):
-        layer: list[Mapping[str, Any]] = [config]
-        while layer:
-            for mapping in layer:
-                value = mapping.get(key)
-                if isinstance(value, Real) and not isinstance(value, bool):
-                    number = _number(value)
-                    if number is not None and math.isfinite(number) and number > 0:
-                        return number
-            layer = [value for mapping in layer for value in mapping.values() if isinstance(value, Mapping)]
+        value = _outermost(config, key, is_number)
+        if value is not None:
+            return _number(value)
+    return None
+
+
+def _outermost(config: Mapping[str, Any], key: str, serves: Callable[[Any], bool] = lambda value: True) -> Any:
+    """The first value of a key that serves, outer mappings before those in them; None where there is none."""
+    layer: list[Mapping[str, Any]] = [config]
+    while layer:
+        for mapping in layer:
+            if key in mapping and serves(mapping[key]):
+                return mapping[key]
+        layer = [value for mapping in layer for value in mapping.values() if isinstance(value, Mapping)]
     return None
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,14 @@ import numpy as np
 
 from fastgan import checkpoint, datasets
 from fastgan.config import Config
-from fastgan.errors import ConfigError, DataError, RunError
-from fastgan.files import write_atomically
+from fastgan.errors import ConfigError, DataError, FastganWarning, RunError
+from fastgan.files import try_lock, write_atomically
 from fastgan.kernels.common.devices import HostDevice, device
 from fastgan.networks import Discriminator, Generator, Network, build_discriminator, build_generator
 
 DEFAULT_RUNS = "runs"
 CONFIG, METRICS, REPORT, SAMPLES = "config.json", "metrics.jsonl", "report.html", "samples"
+SCORE, LOCK = "score.json", ".lock"
 _NUMBERED = re.compile(r"(\d{5,})-.*")
 
 
@@ -49,6 +52,7 @@ class Run:
     """
 
     def __init__(self, path: Path, loaded: checkpoint.Checkpoint, backend: str = "auto") -> None:
+        check_record(path, loaded)
         self.path = path
         self.loaded = loaded
         self.config = recorded_config(path, loaded)
@@ -85,7 +89,8 @@ class Run:
         Parameters
         ----------
         data_dir : str, optional
-            Where it is looked for, in place of where the run found it.
+            Where it is looked for, in place of where the run found it; for a user's own file that was moved, its
+            folder or its path.
         progress : callable, optional
             As for ``datasets.load``.
 
@@ -94,7 +99,8 @@ class Run:
         DataError
             It is not to be found, or is not what the run was trained on.
         """
-        dataset = datasets.load(self.config.dataset, data_dir=data_dir or self.config.data_dir, progress=progress)
+        config = self.config if data_dir is None else self.config.replace({"data_dir": data_dir})
+        dataset = datasets.load(where_data_are(config), data_dir=config.data_dir, progress=progress)
         check_same_data(self.path, dataset, self.data)
         return dataset
 
@@ -148,6 +154,33 @@ def load_run(path: str | os.PathLike[str], checkpoint_name: str = "latest", *, b
     return Run(Path(path), checkpoint.load(Path(path), checkpoint_name), backend)
 
 
+def check_record(path: Path, loaded: checkpoint.Checkpoint) -> None:
+    """Check that a checkpoint holds what a run is made of.
+
+    Raises
+    ------
+    RunError
+        Something is missing or of another kind; the sentence names it.
+    """
+    state = loaded.arrays.get("state")
+    problem = "" if state is not None and state.shape == (8,) and state.dtype == np.int64 else "state"
+    kinds = {"config": dict, "data": dict, "history": list, "seconds": float | int, "reported": dict}
+    for name, kind in kinds.items():
+        if not isinstance(loaded.record.get(name), kind):
+            problem = name
+    if not problem and not (
+        isinstance(loaded.record["data"].get("image_shape"), list)
+        and isinstance(loaded.record["data"].get("rows"), dict)
+        and all(isinstance(line, dict) for line in loaded.record["history"])
+    ):
+        problem = "data"
+    if problem:
+        raise RunError(
+            f"The checkpoint of {path} lacks its {problem}, or has something else there; "
+            "use the version of fastgan that wrote it"
+        )
+
+
 def recorded_config(path: Path, loaded: checkpoint.Checkpoint) -> Config:
     """Read the configuration in a run's checkpoint; a field that it lacks takes its default."""
     try:
@@ -156,6 +189,14 @@ def recorded_config(path: Path, loaded: checkpoint.Checkpoint) -> Config:
         raise RunError(
             f"The configuration of {path} cannot be read: {error}; use the version of fastgan that wrote it"
         ) from error
+
+
+def where_data_are(config: Config) -> str:
+    """Give the data set's name or path; a user's own file that is gone may lie in ``data_dir``, or be it."""
+    if config.dataset in datasets.names() or config.data_dir is None or Path(config.dataset).exists():
+        return config.dataset
+    given = Path(config.data_dir)
+    return str(given / Path(config.dataset).name if given.is_dir() else given)
 
 
 def describe_data(dataset: datasets.Dataset) -> dict[str, Any]:
@@ -178,15 +219,17 @@ def check_same_data(path: Path, dataset: datasets.Dataset, recorded: Mapping[str
         They are others.
     """
     own = describe_data(dataset)
+    # The content counts: a user's own file may have been renamed.
+    is_same = bool(recorded["digests"]) and sorted(own["digests"].values()) == sorted(recorded["digests"].values())
     for name, digest in recorded["digests"].items():
-        if own["digests"].get(name) != digest:
+        if not is_same and own["digests"].get(name) != digest:
             raise DataError(
                 f"The data at {dataset.source} are not those that {path} was trained on: {name} has another SHA-256; "
                 "give their folder with --data-dir"
             )
     # Data that a caller made have no digest.
     for field in ("name", "image_shape", "rows"):
-        if own[field] != recorded[field]:
+        if own[field] != recorded[field] and not (is_same and field == "name"):
             raise DataError(
                 f"The data at {dataset.source} are not those that {path} was trained on: their {field} is "
                 f"{own[field]} and was {recorded[field]}"
@@ -199,7 +242,8 @@ def find_run(name: str | None, runs_dir: str | os.PathLike[str]) -> Path:
     Parameters
     ----------
     name : str, optional
-        A path, the name of a folder in ``runs_dir``, or its number; None takes the newest, that of the highest number.
+        A path, the name of a folder in ``runs_dir``, or its number; None takes the newest, that of the highest number
+        among those that have made a step, as far as there are any.
     runs_dir : path
         The folder of runs.
 
@@ -211,21 +255,51 @@ def find_run(name: str | None, runs_dir: str | os.PathLike[str]) -> Path:
     ------
     RunError
         There is no such run.
+
+    Warns
+    -----
+    FastganWarning
+        A newer run has made no step and is passed over.
     """
     runs_dir = Path(runs_dir)
     if name is None:
-        numbered = _numbered(runs_dir)
-        if not numbered:
-            raise RunError(
-                f"There is no run in {runs_dir}; train one with `fastgan train`, or name another place with --runs"
-            )
-        return numbered[max(numbered)]
+        return _newest(runs_dir)
     if name.isdecimal() and int(name) in _numbered(runs_dir):
         return _numbered(runs_dir)[int(name)]
     for path in (Path(name), runs_dir / name):
         if path.is_dir():
             return path
     raise RunError(f"There is no run {name!r}: neither a folder of that path, nor a name or a number in {runs_dir}")
+
+
+def _newest(runs_dir: Path) -> Path:
+    numbered = _numbered(runs_dir)
+    if not numbered:
+        raise RunError(
+            f"There is no run in {runs_dir}; train one with `fastgan train`, or name another place with --runs"
+        )
+    newest_first = [numbered[number] for number in sorted(numbered, reverse=True)]
+    for path in newest_first:
+        if _has_steps(path):
+            break
+    else:
+        return newest_first[0]
+    if path != newest_first[0]:
+        warnings.warn(f"{newest_first[0]} has made no step; {path} is used", FastganWarning, stacklevel=3)
+    return path
+
+
+def _has_steps(path: Path) -> bool:
+    """Tell whether a run has saved a state beyond its first; what cannot be read is left for its reader to report."""
+    # A second save keeps the first as the previous one: two files tell, without either being read.
+    if (path / checkpoint.PREVIOUS).exists():
+        return True
+    if not (path / checkpoint.LATEST).exists():
+        return False
+    try:
+        return Run(path, checkpoint.load(path), "reference").step > 0
+    except RunError:
+        return True
 
 
 def new_run_folder(runs_dir: str | os.PathLike[str], dataset: str, seed: int) -> Path:
@@ -252,7 +326,9 @@ def new_run_folder(runs_dir: str | os.PathLike[str], dataset: str, seed: int) ->
             finally:
                 claim.rmdir()
     except OSError as error:
-        raise RunError(f"Cannot make a run's folder in {runs_dir}: {error.strerror}") from error
+        raise RunError(
+            f"Cannot make a run's folder in {runs_dir}: {error.strerror}; name another place with --runs"
+        ) from error
 
 
 def take_run_folder(path: str | os.PathLike[str]) -> Path:
@@ -260,11 +336,75 @@ def take_run_folder(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
+        # A process that was killed before it saved anything leaves its lock's file.
+        if any(entry.name != LOCK for entry in path.iterdir()):
             raise RunError(f"{path} is not empty; give a new folder, or go on with the run in it by --resume {path}")
     except OSError as error:
-        raise RunError(f"Cannot make the run's folder {path}: {error.strerror}") from error
+        raise RunError(
+            f"Cannot make the run's folder {path}: {error.strerror}; give another one with --run-dir"
+        ) from error
     return path
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep every other process from training in a run's folder; a process that ends, however it does, holds no lock.
+
+    Raises
+    ------
+    RunError
+        Another process is training there.
+
+    Warns
+    -----
+    FastganWarning
+        The file system has no locks.
+    """
+    lock = path / LOCK
+    while True:
+        try:
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise RunError(
+                f"Cannot write to the run's folder {path}: {error.strerror or error}; mend that, and try again"
+            ) from error
+        try:
+            is_free = try_lock(descriptor)
+            # Who had it may just have removed it: then it is a lock on nothing.
+            if is_free and not _is_still(lock, descriptor):
+                os.close(descriptor)
+                continue
+        except OSError as error:
+            warnings.warn(
+                f"{lock} cannot be locked ({error.strerror or error}): see to it yourself that no second process "
+                "trains in this folder",
+                FastganWarning,
+                stacklevel=3,
+            )
+            is_free = True
+        if not is_free:
+            os.close(descriptor)
+            raise RunError(
+                f"{path} is being trained by another process; wait for it, or stop it with Ctrl-C, which saves"
+            )
+        break
+    try:
+        yield
+    finally:
+        # Removed while it is still held where that can be done; Windows removes no open file.
+        with contextlib.suppress(OSError):
+            lock.unlink()
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            if os.name == "nt":
+                lock.unlink()
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import io
+import math
 import threading
 import time
 import warnings
@@ -29,6 +30,8 @@ from fastgan.kernels.common.exchange import to_host
 from fastgan.kernels.parzen import MAX_SIGMA, MIN_SIGMA
 
 NUM_SAMPLES = 10_000
+# Far more than tell anything; memory grows with sigmas times queries.
+_MOST_SIGMAS = 10_000
 # A refined sigma is within a thousandth of the best, which moves a score by far less than its standard error; the
 # search has not been seen to take more than ten trials.
 _REFINED_TO, _MOST_TRIALS = 1e-3, 12
@@ -47,7 +50,7 @@ def sigma_grid(low: float = 0.1, high: float = 1.0, count: int = 10) -> NDArray[
     low, high : float
         First and last, 1e-100 <= low <= high <= 1e100.
     count : int
-        How many, 1 or more.
+        How many, 1 to 10,000.
 
     Returns
     -------
@@ -58,10 +61,10 @@ def sigma_grid(low: float = 0.1, high: float = 1.0, count: int = 10) -> NDArray[
     >>> [round(float(sigma), 3) for sigma in sigma_grid()]
     [0.1, 0.129, 0.167, 0.215, 0.278, 0.359, 0.464, 0.599, 0.774, 1.0]
     """
-    if not MIN_SIGMA <= low <= high <= MAX_SIGMA or count < 1:
+    if not MIN_SIGMA <= low <= high <= MAX_SIGMA or not 1 <= count <= _MOST_SIGMAS:
         raise ValueError(
             f"low is {low}, high {high} and count {count}; "
-            f"{MIN_SIGMA} <= low <= high <= {MAX_SIGMA} and count >= 1 are needed"
+            f"{MIN_SIGMA} <= low <= high <= {MAX_SIGMA} and 1 <= count <= {_MOST_SIGMAS} are needed"
         )
     return np.geomspace(low, high, count)
 
@@ -469,15 +472,33 @@ def folds_mean_and_error(fold_scores: Sequence[float] | NDArray[np.floating]) ->
     return float(scores_F.mean()), float(scores_F.std(ddof=1) / np.sqrt(len(scores_F)))
 
 
-def read_samples(path: str, dataset: datasets.Dataset) -> NDArray[np.float32]:
+def check_size(num_values: int, name: str) -> None:
+    """Compare the size of a sample with a registered data set's images, before these are read or downloaded.
+
+    Raises
+    ------
+    DataError
+        They differ.
+    """
+    if name in datasets.names():
+        _check_size(num_values, name, math.prod(datasets.entry(name).image_shape))
+
+
+def _check_size(num_values: int, name: str, num_pixels: int) -> None:
+    if num_values != num_pixels:
+        raise DataError(
+            f"A sample has {num_values} values and an image of {name} has {num_pixels} pixels; "
+            "score them against the data set they imitate"
+        )
+
+
+def read_samples(path: str) -> NDArray[np.float32]:
     """Read samples of any model from a file: .npy, .npz or .h5, as ``datasets.read_images`` describes.
 
     Parameters
     ----------
     path : str
         The file; uint8 values are divided by 255.
-    dataset : Dataset
-        What they will be scored against.
 
     Returns
     -------
@@ -486,11 +507,10 @@ def read_samples(path: str, dataset: datasets.Dataset) -> NDArray[np.float32]:
     Raises
     ------
     DataError
-        The file is not what its name says, or its images do not fit the data set.
+        The file is not what its name says.
     """
     pixels, _, _, _ = datasets.read_images(path)
-    samples = np.divide(pixels, np.float32(255 if pixels.dtype == np.uint8 else 1), dtype=np.float32)
-    return check_samples(samples, dataset)
+    return np.divide(pixels, np.float32(255 if pixels.dtype == np.uint8 else 1), dtype=np.float32)
 
 
 def check_samples(samples: Any, dataset: datasets.Dataset) -> NDArray[Any]:
@@ -508,11 +528,7 @@ def check_samples(samples: Any, dataset: datasets.Dataset) -> NDArray[Any]:
         )
     if samples.ndim < 2 or len(samples) < 2:
         raise DataError(f"The samples have shape {samples.shape}; at least two rows are needed, one a sample")
-    if samples[0].size != dataset.num_pixels:
-        raise DataError(
-            f"A sample has {samples[0].size} values and an image of {dataset.name} has {dataset.num_pixels} pixels; "
-            "score them against the data set they imitate"
-        )
+    _check_size(samples[0].size, dataset.name, dataset.num_pixels)
     dtype = np.float64 if samples.dtype == np.float64 else np.float32
     samples_ND = np.ascontiguousarray(samples.reshape(len(samples), -1), dtype=dtype)
     for start in range(0, len(samples_ND), _CHUNK_ROWS):

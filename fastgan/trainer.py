@@ -32,6 +32,7 @@ from fastgan.kernels.common.philox import Purpose, stream_id
 from fastgan.kernels.dropout import Dropout
 from fastgan.kernels.gan_loss import gan_loss
 from fastgan.layers import Update
+from fastgan.memory import check_memory
 from fastgan.networks import Network, Pass, build_discriminator, build_generator
 
 
@@ -56,6 +57,7 @@ def learning_rates(config: Config, num_updates: int) -> NDArray[np.float32]:
         num_updates = min(num_updates, math.ceil(fall / math.log(config.learning_rate_decay)) + 1)
     elif config.learning_rate_decay == 1:
         num_updates = 1
+    check_memory(24.0 * num_updates, f"The learning rates of {num_updates:,} updates")
     t = np.arange(num_updates, dtype=np.float64)
     # By way of the logarithm, since decay^t leaves float64's range long before the quotient does.
     rates = config.learning_rate * np.exp(-t * np.log(config.learning_rate_decay))
@@ -70,6 +72,7 @@ def momenta(config: Config) -> NDArray[np.float32]:
     -------
     (momentum_epochs,) float32
     """
+    check_memory(24.0 * config.momentum_epochs, f"The momenta of {config.momentum_epochs:,} epochs")
     ramp = np.arange(config.momentum_epochs, dtype=np.float64) / (config.momentum_epochs - 1)
     return (config.momentum + (config.final_momentum - config.momentum) * ramp).astype(np.float32)
 
@@ -274,6 +277,52 @@ class Trainer:
             stream = stream_id(Purpose.DROPOUT, layer=i, substep=substep)
             dropouts.append(Dropout(config.dropout_keep, self.config.seed, stream, self.state.update, row_offset, bits))
         return self.discriminator.new_pass(x, dropouts=dropouts)
+
+    def first_non_finite(self) -> str | None:
+        """Name what first met a NaN or an infinity in the step where the flag was raised, or None where nothing shows.
+
+        An update that meets one raises the flag, and no later one is made: so where a velocity holds one, it came with
+        the gradients, on their way back or in that parameter's own. Else it came forward: from a parameter, or out of a
+        layer. What is read are the step's own buffers, so a step that has been repeated since may hide the way there.
+        """
+        networks: dict[str, Network] = {"generator": self.generator, "discriminator": self.discriminator}
+        judging = [] if self._judging_pass is None else [self._judging_pass]
+        generating = [self._generator_pass, self._last_generator_pass]
+        passes = {"generator": generating, "discriminator": [*self._joined_passes, *judging]}
+        velocities = [
+            f"{of}/{i}/{name}"
+            for of, network in networks.items()
+            for i, layer in enumerate(network.layers)
+            for name in ("W", "b")
+            if not self._is_finite(getattr(layer, f"v{name}"))
+        ]
+        if velocities:
+            return self._first_gradient(passes) or f"the gradient of {velocities[0]}"
+        if not self._is_finite(self._z):
+            return "the noise"
+        for of, network in networks.items():
+            for i, layer in enumerate(network.layers):
+                for name in ("W", "b"):
+                    if not self._is_finite(getattr(layer, name)):
+                        return f"{of}/{i}/{name}"
+                if not all(self._is_finite(each.saved[i].y) for each in passes[of]):
+                    return f"the output of {of}/{i}"
+        return None
+
+    def _first_gradient(self, passes: dict[str, list[Pass]]) -> str | None:
+        """Name the layer that first handed a NaN or an infinity back, in the order of the step."""
+        for of in ("discriminator", "generator"):
+            for each in passes[of]:
+                if not all(self._is_finite(saved.y) for saved in each.saved):
+                    # This pass came forward through what an update before it had spoilt.
+                    return None
+                for i in reversed(range(len(each.saved))):
+                    if not all(self._is_finite(dx) for dx in each.input_gradients(i)):
+                        return f"the gradient that {of}/{i} handed back"
+        return None
+
+    def _is_finite(self, array: Array) -> bool:
+        return bool(np.isfinite(self.device.download(array)).all())
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Give copies on the host of all that decides how training goes on: networks, velocities, step and sums."""

@@ -11,17 +11,17 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 import fastgan
-from fastgan import checkpoint, datasets, figures, report
-from fastgan.checkpoint import Checkpoint
+from fastgan import checkpoint, datasets, figures, report, watch
+from fastgan.checkpoint import FROZEN, Checkpoint
 from fastgan.config import FORMAT, Config
-from fastgan.errors import ConfigError, FastganWarning, NonFiniteError, RunError
-from fastgan.files import write_atomically
+from fastgan.errors import CollapseError, ConfigError, FastganWarning, NonFiniteError, RunError
+from fastgan.files import append, remove_temporaries, sync_folder, write_atomically
 from fastgan.kernels.common import threads
 from fastgan.kernels.common.devices import HostDevice, device
 from fastgan.kernels.gan_loss import SUMS
@@ -32,20 +32,24 @@ from fastgan.runs import (
     METRICS,
     REPORT,
     SAMPLES,
+    SCORE,
     Run,
+    check_record,
     check_same_data,
     describe_data,
     load_run,
+    locked,
     new_run_folder,
     recorded_config,
     take_run_folder,
+    where_data_are,
     write_json,
 )  # fmt: skip
 from fastgan.scoring import NUM_SAMPLES, sigma_grid, validation_log_likelihoods
 from fastgan.trainer import Trainer
 
 # What a resumed run may take from the command line in place of its own configuration.
-RESUMABLE = ("epochs", "steps", "parzen_every", "checkpoint_every", "data_dir", "device", "threads")
+RESUMABLE = ("epochs", "steps", "parzen_every", "checkpoint_every", "on_collapse", "data_dir", "device", "threads")
 _GRID_COLUMNS, _GRID_ROWS = 10, 10
 # How often the host looks in on a running device to show progress: often enough for a person, no cost to a step.
 _SECONDS_BETWEEN_LOOKS = 0.2
@@ -110,7 +114,14 @@ def train(
     ConfigError, DataError, RunError, BackendError
         Something does not fit or cannot be had; the sentence says what.
     NonFiniteError
-        A loss or a weight became NaN or infinite; the last good checkpoint stands.
+        A loss, a gradient or a weight became NaN or infinite; the last good checkpoint stands.
+    CollapseError
+        With ``on_collapse`` of "stop": the generator no longer learns. The run was saved.
+
+    Warns
+    -----
+    FastganWarning
+        The generator no longer learns (once in a run).
 
     Examples
     --------
@@ -139,8 +150,9 @@ def train(
             init_networks(trainer, Path(init_from))
         path = new_run_folder(runs_dir, dataset.name, config.seed) if run_dir is None else take_run_folder(run_dir)
         session = _Session(path, config, dataset, trainer, callbacks, stop or threading.Event())
-        session.begin(None if init_from is None else Path(init_from))
-        session.go_on()
+        with locked(path):
+            session.begin(None if init_from is None else Path(init_from))
+            session.go_on()
     return load_run(path)
 
 
@@ -161,7 +173,8 @@ def resume(
         The run's folder.
     changes : mapping, optional
         Fields of the configuration to change: ``epochs`` or ``steps`` (to more), ``parzen_every``,
-        ``checkpoint_every``, ``data_dir``, ``device`` and ``threads``. Any other may be given only as it is.
+        ``checkpoint_every``, ``on_collapse``, ``data_dir``, ``device`` and ``threads``; and ``dataset``, to another
+        path of the same file. Any other may be given only as it is.
     dataset, progress, callbacks, stop
         As for ``train``.
 
@@ -173,8 +186,8 @@ def resume(
     ------
     ConfigError
         A change is not one that a run can go on with; the sentence names it.
-    RunError, DataError, BackendError, NonFiniteError
-        As for ``train``.
+    RunError, DataError, BackendError, NonFiniteError, CollapseError
+        As for ``train``; the run may also be in the hands of another process.
 
     Warns
     -----
@@ -182,7 +195,23 @@ def resume(
         The number of threads differs: only agreement to rounding remains.
     """
     path = Path(run)
+    if not path.is_dir():
+        checkpoint.load(path)
+    with locked(path):
+        _resume(path, changes, dataset, progress, callbacks, stop)
+    return load_run(path)
+
+
+def _resume(
+    path: Path,
+    changes: Mapping[str, Any] | None,
+    dataset: datasets.Dataset | None,
+    progress: datasets.Progress | None,
+    callbacks: Sequence[Callback],
+    stop: threading.Event | None,
+) -> None:
     loaded = checkpoint.load_to_go_on(path)
+    check_record(path, loaded)
     old = recorded_config(path, loaded)
     num_rows = loaded.record["data"]["rows"]["train"]
     config = changed_for_resume(old, changes or {}, num_rows)
@@ -191,10 +220,11 @@ def resume(
             f"threads changes from {old.threads} to {config.threads}: sums are taken in another order, "
             "so the run goes on equal to rounding only, not bit for bit",
             FastganWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     compute = device(config.backend, config.device, config.precision)
     if dataset is None:
+        config = config.replace({"dataset": where_data_are(config)})
         dataset = datasets.load(config.dataset, data_dir=config.data_dir, progress=progress)
     check_same_data(path, dataset, loaded.record["data"])
     with threads.limit(config.threads):
@@ -206,7 +236,6 @@ def resume(
         session = _Session(path, config, dataset, trainer, callbacks, stop or threading.Event())
         session.take_up(loaded)
         session.go_on()
-    return load_run(path)
 
 
 def changed_for_resume(old: Config, changes: Mapping[str, Any], num_rows: int) -> Config:
@@ -223,6 +252,9 @@ def changed_for_resume(old: Config, changes: Mapping[str, Any], num_rows: int) -
     new = old.replace(absolute_paths(changes))
     new_fields, old_fields = new.to_json(), old.to_json()
     for name in new_fields:
+        if name == "dataset" and _are_own_files(old_fields[name], new_fields[name]):
+            # Whether it is the same file its digest tells, once it is read.
+            continue
         if new_fields[name] != old_fields[name] and name not in RESUMABLE:
             raise ConfigError(
                 f"{name} of the run is {old_fields[name]!r} and cannot become {new_fields[name]!r}; "
@@ -230,10 +262,20 @@ def changed_for_resume(old: Config, changes: Mapping[str, Any], num_rows: int) -
             )
     if last_step(new, num_rows) < last_step(old, num_rows):
         raise ConfigError(
-            f"The run was to make {last_step(old, num_rows)} steps and the options ask for "
-            f"{last_step(new, num_rows)}; a resumed run can be made longer, not shorter"
+            f"The run was to make {_length(old, num_rows)} and the options ask for {_length(new, num_rows)}; "
+            "a resumed run can be made longer, not shorter"
         )
     return new
+
+
+def _length(config: Config, num_rows: int) -> str:
+    """Say how long a run is to be in the words that it was asked for."""
+    steps = last_step(config, num_rows)
+    return f"{steps} steps" if config.steps else f"{config.epochs} epochs ({steps} steps)"
+
+
+def _are_own_files(*names: str) -> bool:
+    return all(name not in datasets.names() for name in names)
 
 
 def absolute_paths(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -276,6 +318,7 @@ class _Session:
         self.origin = {"started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "init_from": None}
         self._saved_at, self._saving_took, self._saved_step = time.monotonic(), 0.0, -1
         self._z: NDArray[np.float32] = trainer.generator.sample_noise(_GRID_COLUMNS * _GRID_ROWS, config.seed)
+        self._data_variance = watch.data_variance(dataset.splits["train"])
 
     @property
     def step(self) -> int:
@@ -290,11 +333,14 @@ class _Session:
         if init_from is not None:
             self.origin["init_from"] = str(init_from.resolve())
         self._write(lambda: (self.path / SAMPLES).mkdir())
+        # First of all: from here on, whatever happens, there is something to go on from.
+        self._save()
+        # The folder's own name is an entry of the one above.
+        self._write(lambda: sync_folder(self.path.absolute().parent))
         self._write_config()
         self._write_grid(0)
         self._write(lambda: write_atomically(self.path / METRICS, b""))
         self._write_report()
-        self._save()
 
     def take_up(self, loaded: Checkpoint) -> None:
         """Go on where a checkpoint left off; what was reported after it is dropped, as it will be reported again."""
@@ -302,12 +348,18 @@ class _Session:
         self.history, self.seconds, self.reported = record["history"], record["seconds"], record["reported"]
         self.best, self.origin = record["best"], record.get("origin", self.origin)
         self._saved_step = self.step
+        self._write(lambda: (self.path / SAMPLES).mkdir(exist_ok=True))
+        for folder in (self.path, self.path / SAMPLES):
+            self._write(lambda folder=folder: remove_temporaries(folder))
         self._write_config()
         lines = "".join(json.dumps(line) + "\n" for line in self.history)
         self._write(lambda: write_atomically(self.path / METRICS, lines.encode()))
         for grid in self._grids():
             if _step_of(grid) > self.step:
-                grid.unlink()
+                self._write(grid.unlink)
+        if not (self.path / SAMPLES / _grid_name(0)).exists() and self.step == 0:
+            self._write_grid(0)
+        self._write_report()
 
     def go_on(self) -> None:
         """Train until the last step or a stop."""
@@ -317,10 +369,8 @@ class _Session:
             self._run_until(min(self._next_report(), self.last_step))
             step = self.step
             if self.non_finite:
-                raise NonFiniteError(
-                    f"The loss of update {step} is NaN or infinite, and training stopped there; the checkpoint of step "
-                    f"{self._saved_step} in {self.path} is good, and a lower --learning-rate may help"
-                )
+                where = self.trainer.first_non_finite()
+                self._freeze(f"first in {where}" if where else "in a loss", "and nothing was changed after it")
             for callback in self.callbacks:
                 callback.on_progress(step)
             if step == self._next_report(step - 1) or step == self.last_step:
@@ -339,9 +389,14 @@ class _Session:
             self.trainer.device.repeat(
                 self.trainer.step,
                 target - self.step,
-                lambda: self.stop.is_set() or time.perf_counter() > until,
+                lambda: self.stop.is_set() or time.perf_counter() > until or self._has_stopped_by_itself(),
             )
         self.seconds += time.perf_counter() - started
+
+    def _has_stopped_by_itself(self) -> bool:
+        """Tell whether the flag is raised, where that costs nothing: a device's memory is read at the looks only."""
+        words = self.trainer.state.words
+        return isinstance(words, np.ndarray) and bool(words[3])
 
     def _next_report(self, after: int | None = None) -> int:
         """Give the first step after ``after`` with a report: epochs 1, 2, 5, every 10th, and those that are scored."""
@@ -373,22 +428,37 @@ class _Session:
             "images_per_second": num_images / elapsed if elapsed else 0.0,
             "seconds": self.seconds,
         }
+        images = self.trainer.generator.generate(self._z)
+        if self._data_variance > 0 and np.isfinite(images).all():
+            line["sample_spread"] = round(watch.variance(images) / self._data_variance, 6)
         is_best = False
         if step % E == 0 and self._is_scored(step // E):
             line["parzen"] = self._score()
             is_best = self.best is None or line["parzen"]["log_likelihood"] > self.best
+        collapse = watch.collapse([*self.history, line])
+        is_new = collapse is not None and not any("collapse" in earlier for earlier in self.history)
+        if is_new:
+            line["collapse"] = collapse
         self.history.append(line)
         if scheduled:
             # A report that only marks the end of a shortened run leaves no trace in what comes after it.
             self.reported = {"step": step, "seconds": self.seconds, "sums": sums.tolist()}
         if is_best:
             self.best = line["parzen"]["log_likelihood"]
-            self._save(best=True)
-        self._write(self._append_metrics)
-        self._write_grid(step)
+            self._save("best")
+        self._write(lambda: append(self.path / METRICS, (json.dumps(line) + "\n").encode()))
+        self._write_grid(step, images)
         self._write_report()
         for callback in self.callbacks:
             callback.on_report(line)
+        if collapse is not None and config.on_collapse == "stop":
+            self._save()
+            raise CollapseError(
+                f"At step {step} {watch.SENTENCES[collapse]}; the run was saved and stopped there as asked, "
+                f"{watch.REMEDY}, and --resume {self.path} --on-collapse warn goes on all the same"
+            )
+        if is_new and collapse is not None:
+            warnings.warn(f"At step {step} {watch.SENTENCES[collapse]}; {watch.REMEDY}", FastganWarning, stacklevel=2)
 
     def _score(self) -> dict[str, float]:
         """Score on validation data, sigma chosen there; the error is over the validation examples."""
@@ -407,16 +477,37 @@ class _Session:
             return self.config.checkpoint_every
         return max(_CHECKPOINT_SECONDS, _CHECKPOINT_SHARE * self._saving_took)
 
-    def _save(self, *, best: bool = False) -> None:
+    def _save(self, which: str = "latest") -> None:
         started = time.monotonic()
         arrays = self.trainer.arrays()
         bad = checkpoint.check_finite(arrays)
         if bad is not None:
-            raise NonFiniteError(
-                f"{bad} holds a NaN or an infinity after update {self.step}, and training stopped there; the "
-                f"checkpoint of step {self._saved_step} in {self.path} is good, and a lower --learning-rate may help"
-            )
-        record = {
+            self._freeze(f"in {bad}", "which no loss had shown")
+        checkpoint.save(self.path, Checkpoint(arrays, self._record()), which)
+        if which == "best":
+            return
+        self._saved_at, self._saved_step = time.monotonic(), self.step
+        self._saving_took = self._saved_at - started
+        for callback in self.callbacks:
+            callback.on_checkpoint(self.path, self._saved_step)
+
+    def _freeze(self, where: str, what_then: str) -> NoReturn:
+        """Keep the state that holds a NaN beside the checkpoints, and stop."""
+        fault = f"Update {self.step} met a NaN or an infinity, {where}, {what_then}"
+        kept = f"the state is kept in {FROZEN} for a look"
+        note = "Updates made earlier in that step stand. It cannot be resumed."
+        record = {**self._record(), "frozen": f"{fault}. {note}"}
+        try:
+            checkpoint.save(self.path, Checkpoint(self.trainer.arrays(), record), "frozen")
+        except RunError as error:
+            kept = f"the state could not be kept ({error})"
+        raise NonFiniteError(
+            f"{fault}; training stopped there and {kept}, the checkpoint of step {self._saved_step} in {self.path} is "
+            "good, and a lower --learning-rate may help"
+        )
+
+    def _record(self) -> dict[str, Any]:
+        return {
             "config": self.config.to_json(),
             "data": describe_data(self.dataset),
             "history": self.history,
@@ -425,17 +516,6 @@ class _Session:
             "best": self.best,
             "origin": self.origin,
         }
-        checkpoint.save(self.path, Checkpoint(arrays, record), best=best)
-        if best:
-            return
-        self._saved_at, self._saved_step = time.monotonic(), self.step
-        self._saving_took = self._saved_at - started
-        for callback in self.callbacks:
-            callback.on_checkpoint(self.path, self._saved_step)
-
-    def _append_metrics(self) -> None:
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(self.history[-1]) + "\n")
 
     def _write_config(self) -> None:
         record = {
@@ -448,36 +528,93 @@ class _Session:
         }
         self._write(lambda: write_json(self.path / CONFIG, record))
 
-    def _write_grid(self, step: int) -> None:
-        images = self.trainer.generator.generate(self._z)
+    def _write_grid(self, step: int, images: NDArray[np.float32] | None = None) -> None:
+        if images is None:
+            images = self.trainer.generator.generate(self._z)
         picture = figures.grid(display_pixels(images), self.dataset.image_shape, _GRID_COLUMNS)
         content = figures.to_png(picture)
-        self._write(lambda: write_atomically(self.path / SAMPLES / f"step-{step:08d}.png", content))
+        self._write(lambda: write_atomically(self.path / SAMPLES / _grid_name(step), content))
 
     def _write_report(self) -> None:
-        E = self.trainer.steps_per_epoch
-        # Whole epochs as whole numbers: that is how the page shows them.
-        grids = [(round(_step_of(path) / E, 2), path.read_bytes()) for path in self._grids()]
-        page = report.render(
-            {"config": self.config.to_json(), "data": describe_data(self.dataset), "versions": versions()},
-            self.history,
-            [(int(epoch) if epoch.is_integer() else epoch, png) for epoch, png in grids],
-            run_name=self.path.resolve().name,
-        )
-        self._write(lambda: write_atomically(self.path / REPORT, page.encode()))
+        options = {"config": self.config.to_json(), "data": describe_data(self.dataset), "versions": versions()}
+        self._write(lambda: _write_report(self.path, options, self.history, self.trainer.steps_per_epoch))
 
     def _grids(self) -> list[Path]:
-        return sorted((self.path / SAMPLES).glob("step-*.png"))
+        return _grids(self.path)
 
     def _write(self, action: Any) -> None:
         """Do something to the run's folder, and put the system's refusal in a sentence."""
         try:
             action()
         except OSError as error:
+            if not self.path.is_dir():
+                raise RunError(
+                    f"The run's folder {self.path} is gone, and what it held with it; training stopped, train anew"
+                ) from error
             raise RunError(
-                f"Cannot write to the run's folder {self.path}: {error.strerror}; the last checkpoint is of step "
-                f"{max(self._saved_step, 0)}"
+                f"Cannot write to the run's folder {self.path}: {error.strerror or error}; the last checkpoint is of "
+                f"step {max(self._saved_step, 0)}, so make room, or mend what is wrong there, and go on with "
+                f"`fastgan train --resume {self.path}`"
             ) from error
+
+
+def record_score(run: Run, score: Mapping[str, Any]) -> None:
+    """Keep a run's final score beside it, and show it in its report.
+
+    Parameters
+    ----------
+    run : Run
+        What was scored.
+    score : mapping
+        As ``ParzenScore.to_json`` gives it.
+
+    Raises
+    ------
+    RunError
+        The run's folder cannot be written.
+    """
+    shown = ("log_likelihood", "standard_error", "split", "sigma", "num_samples", "backend")
+    config, rows = run.config, run.data["rows"]["train"]
+    try:
+        write_json(run.path / SCORE, {**{name: score[name] for name in shown}, "step": run.step})
+        options = {"config": config.to_json(), "data": run.data, "versions": versions()}
+        _write_report(run.path, options, run.history, rows // (config.d_steps * config.batch_size))
+    except OSError as error:
+        raise RunError(
+            f"Cannot write the score to the run's folder {run.path}: {error.strerror or error}; it is good all the same"
+        ) from error
+
+
+def _write_report(
+    path: Path, options: Mapping[str, Any], history: Sequence[Mapping[str, Any]], steps_per_epoch: int
+) -> None:
+    paths = _grids(path)
+    # Only what the page shows is read: it is written at every report of a run that may make thousands.
+    grids = [(round(_step_of(paths[k]) / steps_per_epoch, 2), paths[k].read_bytes()) for k in report.evenly(len(paths))]
+    page = report.render(
+        options,
+        history,
+        # Whole epochs as whole numbers: that is how the page shows them.
+        [(int(epoch) if epoch.is_integer() else epoch, png) for epoch, png in grids],
+        run_name=path.resolve().name,
+        score=_read_score(path),
+    )
+    write_atomically(path / REPORT, page.encode())
+
+
+def _read_score(path: Path) -> dict[str, Any] | None:
+    try:
+        score = json.loads((path / SCORE).read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        score = None
+    # A spoilt score is no reason to stop a run, and none to be silent.
+    return score if isinstance(score, dict) else {SCORE: "cannot be read"}
+
+
+def _grids(path: Path) -> list[Path]:
+    return sorted((path / SAMPLES).glob("step-*.png"))
 
 
 def display_pixels(images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -526,6 +663,10 @@ def init_networks(trainer: Trainer, source: Path) -> None:
             f"The networks of {source} do not fit this configuration ({error}); give the preset, widths and data set "
             "that they were trained with"
         ) from error
+
+
+def _grid_name(step: int) -> str:
+    return f"step-{step:08d}.png"
 
 
 def _step_of(grid: Path) -> int:

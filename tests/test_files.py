@@ -92,3 +92,31 @@ def test_a_folder_that_cannot_be_synced_is_no_failure_and_a_broken_disk_is(tmp_p
 def test_a_folder_that_is_not_there_is_the_systems_to_name(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_atomically(tmp_path / "no" / "a", b"")
+
+
+def test_a_name_that_a_crash_left_between_the_two_renames_is_not_left_for_ever(tmp_path):
+    # Then both names are one file, and renaming one name of a file to another of the same file does nothing.
+    path, previous = tmp_path / "a", tmp_path / "previous"
+    path.write_bytes(b"one")
+    os.link(path, previous)
+    write_atomically(path, b"two", previous=previous)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "previous"]
+    assert (path.read_bytes(), previous.read_bytes()) == (b"two", b"one")
+
+
+def test_what_cut_off_writes_left_is_removed(tmp_path):
+    (tmp_path / ".a.h5.x1y2.tmp").touch()
+    (tmp_path / "b.tmp").touch()
+    files.remove_temporaries(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["b.tmp"]
+
+
+def test_an_open_file_is_locked_until_it_is_closed(tmp_path):
+    first, second = (os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT) for _ in range(2))
+    try:
+        assert files.try_lock(first)
+        assert not files.try_lock(second)
+        os.close(first)
+        assert files.try_lock(second)
+    finally:
+        os.close(second)

@@ -235,6 +235,27 @@ def test_extreme_values_still_draw(value):
         assert all(math.isfinite(number) for number in numbers_of(page))
 
 
+def test_the_head_names_data_set_and_backend():
+    options = {
+        "config": {"dataset": "/home/me/my <images>.npy", "backend": "cpu", "epochs": 3},
+        "data": {"name": "other"},
+    }
+    page = Page(report.render(options, [row(1)], [], run_name="run"))
+    (state,) = [text for text in page.texts if "step" in text and " · " in text]
+    assert state.startswith("my <images>.npy · ")
+    assert " · cpu" in state
+    for odd in ({}, {"dataset": 5, "backend": None}, {"dataset": ["a"]}):
+        assert "step" in Page(report.render(odd, [row(1)], [], run_name="run")).text
+
+
+def test_a_collapse_stands_above_everything_once():
+    history = [row(1), row(2, collapse="discriminator"), row(3, collapse="nonsense"), row(4)]
+    page = Page(report.render({}, history, [], run_name="run"))
+    assert page.text.count("Collapsed") == 1
+    assert "At epoch 2 the discriminator has won" in page.text
+    assert "Collapsed" not in Page(report.render({}, [row(1), row(3, collapse="nonsense")], [], run_name="run")).text
+
+
 def test_missing_keys_are_dashes():
     page = Page(report.render({}, [{"step": 1}, {}, {"epoch": None, "parzen": None}], [], run_name="run"))
     assert "–" in page.texts

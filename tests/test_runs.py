@@ -1,5 +1,7 @@
+import errno
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -8,10 +10,10 @@ import pytest
 import fastgan
 from fastgan import checkpoint, datasets, runs
 from fastgan.checkpoint import LATEST, Checkpoint
-from fastgan.errors import BackendError, DataError, RunError
+from fastgan.errors import BackendError, DataError, FastganWarning, NotEnoughMemoryError, RunError
 from fastgan.kernels.common import threads
-from fastgan.runs import find_run, load_run, new_run_folder, take_run_folder
-from tests.runs_for_tests import TINY
+from fastgan.runs import find_run, load_run, locked, new_run_folder, take_run_folder
+from tests.runs_for_tests import TINY, process
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +219,123 @@ def test_a_place_where_no_folder_can_be_made_is_said(tmp_path):
 def test_json_is_written_for_people(tmp_path):
     runs.write_json(tmp_path / "a.json", {"b": [1]})
     assert (tmp_path / "a.json").read_text() == '{\n  "b": [\n    1\n  ]\n}\n'
+
+
+def test_the_newest_run_that_has_made_a_step_is_taken_and_the_log_says_so(tmp_path):
+    stop = threading.Event()
+    stop.set()
+    fastgan.train(TINY, runs_dir=tmp_path)
+    untrained = fastgan.train(TINY, runs_dir=tmp_path, stop=stop)
+    (tmp_path / "00003-digits-seed3").mkdir()
+    with pytest.warns(FastganWarning, match=r"00003-digits-seed3 has made no step; .*00001-digits-seed3 is used"):
+        assert find_run(None, tmp_path).name == "00001-digits-seed3"
+    assert find_run("2", tmp_path) == untrained.path
+    # What is damaged is not passed over.
+    (untrained.path / LATEST).write_bytes(b"")
+    with pytest.warns(FastganWarning, match="00003-digits-seed3 has made no step"):
+        assert find_run(None, tmp_path) == untrained.path
+
+
+def test_of_runs_that_have_made_no_step_the_newest_is_taken(tmp_path):
+    stop = threading.Event()
+    stop.set()
+    for _ in range(2):
+        fastgan.train(TINY, runs_dir=tmp_path, stop=stop)
+    assert find_run(None, tmp_path).name == "00002-digits-seed3"
+
+
+def test_a_second_process_is_refused_and_a_dead_one_holds_no_lock(trained, tmp_path):
+    folder = rewritten(trained, tmp_path, lambda record, arrays: None)
+    first = process("train", "--resume", folder, "--epochs", 1_000_000, "--quiet", cwd=tmp_path)
+    try:
+        for _ in range(600):
+            if (folder / "metrics.jsonl").exists():
+                break
+            time.sleep(0.1)
+        second = process("train", "--resume", folder, "--epochs", 2_000_000, cwd=tmp_path)
+        stdout, stderr = second.communicate(timeout=60)
+        assert (second.returncode, stdout) == (1, "")
+        assert stderr == (
+            f"Error: {folder} is being trained by another process; wait for it, or stop it with Ctrl-C, which saves\n"
+        )
+        # Reading is not refused.
+        assert load_run(folder).generator.sample(2).shape == (2, 64)
+    finally:
+        first.kill()
+        first.communicate(timeout=60)
+    assert (folder / ".lock").exists()
+    resumed = fastgan.resume(folder, {"steps": load_run(folder).config.epochs * 5 + 1}, stop=set_event())
+    assert resumed.step >= 5
+    assert not (folder / ".lock").exists()
+
+
+def set_event():
+    stop = threading.Event()
+    stop.set()
+    return stop
+
+
+def test_the_lock_is_refused_within_a_process_too_and_given_back(tmp_path):
+    with locked(tmp_path):
+        with pytest.raises(RunError, match="is being trained by another process"), locked(tmp_path):
+            raise AssertionError("locked twice")
+        assert (tmp_path / ".lock").exists()
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyError), locked(tmp_path):
+        raise KeyError
+    with locked(tmp_path):
+        pass
+
+
+def test_a_file_system_without_locks_is_warned_about(tmp_path, monkeypatch):
+    def refuse(descriptor):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(runs, "try_lock", refuse)
+    with pytest.warns(FastganWarning, match="No locks available.*no second process trains"), locked(tmp_path):
+        pass
+
+
+def test_a_new_run_takes_a_folder_that_a_killed_one_left_empty(tmp_path):
+    (tmp_path / ".lock").touch()
+    assert fastgan.train(TINY, run_dir=tmp_path).step == 5
+
+
+def test_a_file_that_was_moved_is_found_where_it_is_said_to_be(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (400, 3, 3), dtype=np.uint8)
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    np.save(here / "mine.npy", images)
+    config = TINY.replace({"dataset": str(here / "mine.npy"), "steps": 2, "batch_size": 50})
+    path = fastgan.train(config, run_dir=tmp_path / "run").path
+    (here / "mine.npy").rename(there / "mine.npy")
+    with pytest.raises(DataError, match=r"mine.npy does not exist"):
+        fastgan.resume(path, {"steps": 3})
+    for given in (there, there / "mine.npy"):
+        assert len(load_run(path).load_dataset(str(given)).splits["train"]) == 320
+    assert fastgan.resume(path, {"steps": 3, "data_dir": str(there)}).step == 3
+    # From then on it is known where the file is.
+    assert fastgan.resume(path, {"steps": 4}).step == 4
+    (there / "mine.npy").rename(here / "yours.npy")
+    # Renamed too: it is the content that counts.
+    assert fastgan.resume(path, {"steps": 5, "dataset": str(here / "yours.npy")}).step == 5
+    np.save(here / "yours.npy", images[::-1])
+    with pytest.raises(DataError, match="has another SHA-256"):
+        fastgan.resume(path, {"steps": 6})
+
+
+@pytest.mark.parametrize("field", ["config", "data", "history", "seconds", "reported", "state"])
+def test_a_checkpoint_that_lacks_something_is_said(trained, tmp_path, field):
+    def without(record, arrays):
+        (arrays if field == "state" else record).pop(field)
+
+    folder = rewritten(trained, tmp_path, without)
+    for read in (load_run, fastgan.resume):
+        with pytest.raises(RunError, match=f"lacks its {field}, or has something else there"):
+            read(folder)
+
+
+def test_more_samples_than_memory_holds_are_refused_before_they_are_made(trained):
+    with pytest.raises(NotEnoughMemoryError, match=r"^1,000,000,000,000 samples of 64 pixels take 256,000 GB and this"):
+        load_run(trained.path).generator.sample(10**12)

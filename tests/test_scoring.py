@@ -222,7 +222,7 @@ def test_the_grid_is_the_papers():
         (np.nan, 1.0, 3),
         (0.1, 1.0, 0),
     ):
-        with pytest.raises(ValueError, match=r"low <= high <= 1e\+100 and count >= 1"):
+        with pytest.raises(ValueError, match=r"low <= high <= 1e\+100 and 1 <= count <= 10000"):
             sigma_grid(*wrong)
 
 
@@ -245,32 +245,32 @@ def test_samples_are_read_from_any_file(small, samples, tmp_path, suffix):
 
         with h5py.File(path, "w") as file:
             file["samples"] = samples.reshape(-1, 2, 3)
-    np.testing.assert_array_equal(read_samples(str(path), small), samples)
+    np.testing.assert_array_equal(read_samples(str(path)), samples)
 
 
 def test_bytes_are_divided_by_255(small, tmp_path):
     pixels = small.splits["test"].pixels
     np.save(tmp_path / "bytes.npy", pixels)
-    np.testing.assert_array_equal(read_samples(str(tmp_path / "bytes.npy"), small), small.splits["test"].as_float32())
+    np.testing.assert_array_equal(read_samples(str(tmp_path / "bytes.npy")), small.splits["test"].as_float32())
 
 
 def test_colours_are_brought_into_the_order_of_the_data(tmp_path):
-    split = Split(np.zeros((20, 12), np.uint8), 255.0, None)
-    colour = Dataset("colour", (3, 2, 2), {"valid": split, "test": split}, "made", {}, num_validation=20)
     channels_first = np.random.default_rng(0).random((4, 3, 2, 2), dtype=np.float32)
     np.save(tmp_path / "a.npy", channels_first.transpose(0, 2, 3, 1))
-    np.testing.assert_array_equal(read_samples(str(tmp_path / "a.npy"), colour), channels_first.reshape(4, 12))
+    np.testing.assert_array_equal(read_samples(str(tmp_path / "a.npy")), channels_first.reshape(4, 12))
 
 
-def test_files_of_samples_that_do_not_serve_are_refused(small, tmp_path):
-    np.save(tmp_path / "wide.npy", np.zeros((5, 7), np.float32))
-    with pytest.raises(DataError, match="A sample has 7 values"):
-        read_samples(str(tmp_path / "wide.npy"), small)
+def test_files_of_samples_that_do_not_serve_are_refused(tmp_path):
+    with pytest.raises(DataError, match="A sample has 7 values and an image of mnist has 784"):
+        fastgan.scoring.check_size(7, "mnist")
+    fastgan.scoring.check_size(784, "mnist")
+    # A file's own size shows when it is read.
+    fastgan.scoring.check_size(7, "mine.npy")
     np.save(tmp_path / "objects.npy", np.array([[object()] * D] * 3), allow_pickle=True)
     with pytest.raises(DataError, match="Python objects, which are not loaded"):
-        read_samples(str(tmp_path / "objects.npy"), small)
+        read_samples(str(tmp_path / "objects.npy"))
     with pytest.raises(DataError, match="does not exist"):
-        read_samples(str(tmp_path / "none.npy"), small)
+        read_samples(str(tmp_path / "none.npy"))
 
 
 def test_what_is_checked_is_contiguous(samples, small):

@@ -7,7 +7,6 @@ import http.client
 import logging
 import os
 import re
-import sys
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from urllib.parse import urlsplit
 from fastgan import __version__
 from fastgan.datasets.dataset import DamagedFileError, Progress, TruncatedFileError
 from fastgan.errors import ConfigError, DataError
-from fastgan.files import sync_folder
+from fastgan.files import sync_folder, try_lock
 
 # For one connection or one read; there is no limit for the whole, as 170 MB over a slow line may take an hour.
 TIMEOUT_SECONDS = 30.0
@@ -268,22 +267,12 @@ def _write(part: int, part_path: Path, chunk: bytes) -> None:
 
 
 def _lock(part: int, part_path: Path) -> None:
-    """Keep two processes from writing one part; the lock goes with the descriptor, so a crash leaves none behind."""
+    """Keep two processes from writing one part."""
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            # Windows locks bytes, and keeps them from every reader: a byte far beyond the end is in nobody's way.
-            os.lseek(part, 1 << 30, os.SEEK_SET)
-            msvcrt.locking(part, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Another process may have renamed the part just before the lock was had.
-        is_busy = not os.path.samestat(os.fstat(part), os.stat(part_path))
+        is_busy = not (try_lock(part) and os.path.samestat(os.fstat(part), os.stat(part_path)))
     except OSError as error:
-        is_busy = error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.ENOENT)
+        is_busy = error.errno == errno.ENOENT
         # Some network file systems have no locks. Two processes that write there at once cannot give a wrong file a
         # right name, as the content is checked before the rename, and again on every load.
         if not is_busy:

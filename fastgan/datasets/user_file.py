@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fastgan.datasets.dataset import CHUNK_ROWS, Dataset, Split
 from fastgan.errors import DataError
+from fastgan.memory import check_memory
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
 SUFFIXES = (".npy", ".npz", *HDF5_SUFFIXES)
@@ -28,6 +29,7 @@ MAX_CHANNELS = 4
 # What NumPy, zipfile, zlib and h5py raise on files that are not what their ending says, cut off or damaged.
 READ_ERRORS = (
     ValueError,
+    OverflowError,
     EOFError,
     KeyError,
     RuntimeError,
@@ -137,7 +139,10 @@ _Contents = tuple[NDArray[np.uint8] | NDArray[np.float32], NDArray[np.int64] | N
 def _read_numpy(path: Path) -> _Contents:
     if path.suffix.lower() == ".npy":
         # Mapped rather than read: a header that tells of more than the file holds is refused before memory is taken.
-        return _contents(path, np.lib.format.open_memmap(path, mode="r"), None)
+        # Where a header's shape overflows, NumPy warns and then finds the file too small.
+        with np.errstate(over="ignore"):
+            array = np.lib.format.open_memmap(path, mode="r")
+        return _contents(path, array, None)
     # Opened here, as NumPy leaves a file open that turns out to be no zip file, and takes what is none for a pickle.
     with open(path, "rb") as file:
         if not zipfile.is_zipfile(file):
@@ -158,8 +163,25 @@ def _read_hdf5(path: Path) -> _Contents:
     with h5py.File(path, "r") as file:
         arrays: Mapping[str, Any] = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
         pixel_name, label_name = _choose(path, list(arrays))
+        for name in (pixel_name, label_name):
+            if name is not None:
+                _check_stored(path, arrays[name])
         labels = None if label_name is None else arrays[label_name][()]
         return _contents(path, arrays[pixel_name], labels)
+
+
+# The most that HDF5's filters, of which deflate is the strongest in use, make of a byte.
+_MOST_INFLATED = 1100
+
+
+def _check_stored(path: Path, array: Any) -> None:
+    """Refuse an array that tells of far more than the file holds: HDF5 gives zeros for what was never written."""
+    num_bytes = math.prod(array.shape or ()) * array.dtype.itemsize
+    if num_bytes > _MOST_INFLATED * max(array.id.get_storage_size(), _MOST_INFLATED):
+        raise DataError(
+            f"{path} tells of an array of shape {array.shape} and holds {array.id.get_storage_size():,} bytes of it; "
+            "write all of the images into it"
+        )
 
 
 def _choose(path: Path, array_names: list[str]) -> tuple[str, str | None]:
@@ -193,6 +215,7 @@ def _contents(path: Path, array: Any, labels: Any) -> _Contents:
         )
 
     num_rows, num_pixels = shape[0], math.prod(shape[1:])
+    check_memory(math.prod(shape) * (1 if dtype == np.uint8 else 4), f"{num_rows:,} images of {num_pixels:,} pixels")
     pixels = np.empty((num_rows, num_pixels), np.uint8 if dtype == np.uint8 else np.float32)
     for start in range(0, num_rows, CHUNK_ROWS):
         chunk = np.asarray(array[start : start + CHUNK_ROWS])

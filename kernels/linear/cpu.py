@@ -99,8 +99,8 @@ def backward_update(
         return
     dz_BO, db_O = _dz_and_db(dy_BO, y_BO, activation, row_scale_B, workspace)
     x_BI = dropped(x_BI, dropout, workspace)
-    sgd_cpu.update_from_product(x_BI, dz_BO, W_IO, vW_IO, learning_rate, momentum, max_col_norm)
-    sgd_cpu.update(b_O, vb_O, db_O, learning_rate, momentum, None, None)
+    sgd_cpu.update_from_product(x_BI, dz_BO, W_IO, vW_IO, learning_rate, momentum, max_col_norm, skip)
+    sgd_cpu.update(b_O, vb_O, db_O, learning_rate, momentum, None, skip)
 
 
 def dropped(x_BI: Array, dropout: Dropout | None, workspace: Workspace) -> Array:

@@ -128,15 +128,15 @@ def backward_update(
     x_BI = dropped(x_BI, dropout, workspace)
     if not _sums_over_winners(num_pieces):
         dz, db_UP = _dz_and_db(dy_BU, pieces_BU, num_pieces, row_scale_B, workspace)
-        sgd_cpu.update_from_product(x_BI, dz, W_IUP, vW_IUP, learning_rate, momentum, max_col_norm)
+        sgd_cpu.update_from_product(x_BI, dz, W_IUP, vW_IUP, learning_rate, momentum, max_col_norm, skip)
     else:
         db_UP = workspace.array("db", b_UP.shape, b_UP.dtype)
         use = _WEIGHTS if max_col_norm is None else _VELOCITY
         rate, m = read_rate(learning_rate), read_rate(momentum)
-        _sum_rows(x_BI, dy_BU, pieces_BU, num_pieces, row_scale_B, use, rate, m, W_IUP, vW_IUP, db_UP, workspace)
+        _sum_rows(x_BI, dy_BU, pieces_BU, num_pieces, row_scale_B, use, rate, m, W_IUP, vW_IUP, db_UP, workspace, skip)
         if max_col_norm is not None:
             sgd_cpu.add_and_clip(W_IUP, vW_IUP, max_col_norm)
-    sgd_cpu.update(b_UP, vb_UP, db_UP, learning_rate, momentum, None, None)
+    sgd_cpu.update(b_UP, vb_UP, db_UP, learning_rate, momentum, None, skip)
 
 
 def _sums_over_winners(num_pieces: int) -> bool:
@@ -201,6 +201,7 @@ def _sum_rows(
     vW_IUP: Array,
     db_UP: Array,
     workspace: Workspace,
+    flag: Array | None = None,
 ) -> None:
     """Use dW as ``use`` says: for each piece, the rows that it won weighted with dz; and write db."""
     (B, U), dtype = dy_BU.shape, dy_BU.dtype
@@ -218,7 +219,7 @@ def _sum_rows(
     turned = workspace.array("sums turned round", (threads, _WIDTH, num_columns), dtype)
     _sum_rows_by_parts(
         x_BI, rows_UB, dz_UB, starts, parts, sums, turned, use, dtype.type(rate), dtype.type(momentum), W_IUP, vW_IUP,
-        size=W_IUP.size,
+        sgd_cpu.flag_or_none(flag), size=W_IUP.size,
     )  # fmt: skip
 
 
@@ -398,7 +399,7 @@ def _sum_columns_by_parts(W: Any, places: Any, dz: Any, parts: Any, sums: Any, d
 @loop
 def _sum_rows_by_parts(
     x: Any, rows: Any, dz: Any, starts: Any, parts: Any, sums: Any, turned: Any, use: Any, rate: Any, momentum: Any,
-    W: Any, v: Any,
+    W: Any, v: Any, flag: Any,
 ) -> None:  # fmt: skip
     num_rows, num_inputs = x.shape
     num_units, num_pieces = starts.shape[0], starts.shape[1] - 1
@@ -434,3 +435,5 @@ def _sum_rows_by_parts(
                             velocity = momentum * v_c[c] - rate * g_c[c]
                             v_c[c] = velocity
                             W_c[c] += velocity
+                    if flag.shape[0] > 0 and not sgd_cpu.is_finite(v_c):
+                        flag[0] = 1

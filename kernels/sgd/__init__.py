@@ -36,7 +36,8 @@ def update(
     max_col_norm : float, optional
         Greatest norm of a column of W after the update, > 0; W must have two axes.
     skip : (1,) int64, optional
-        Where it holds anything but 0 when the operation runs, nothing is changed.
+        The step's flag. Where it holds anything but 0 when the operation runs, nothing is changed. The CPU's backends
+        set it to 1 where the new velocity holds a NaN or an infinity; this parameter then holds them too, no later one.
     backend : str
         As for ``backends.resolve``.
     """

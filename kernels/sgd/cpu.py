@@ -8,12 +8,13 @@ import numpy as np
 
 from fastgan.kernels.common.arrays import Array, Rate, read_rate
 from fastgan.kernels.common.blas import gemm
-from fastgan.kernels.common.loops import loop, prange
+from fastgan.kernels.common.loops import inlined, loop, prange
 
 # Elements that a thread takes at a time, and columns of a block whose rows stay in a core's own cache for both passes
 # of a column norm.
 _ELEMENTS = 1 << 13
 _COLUMNS = 64
+_NO_FLAG = np.empty(0, np.int64)
 
 
 def update(
@@ -30,9 +31,15 @@ def update(
         return
     number = W.dtype.type
     rate, m = number(read_rate(learning_rate)), number(read_rate(momentum))
-    _descend(W.reshape(-1), v.reshape(-1), dW.reshape(-1), rate, m, max_col_norm is None, size=W.size)
+    flag = flag_or_none(skip)
+    _descend(W.reshape(-1), v.reshape(-1), dW.reshape(-1), rate, m, max_col_norm is None, flag, size=W.size)
     if max_col_norm is not None:
         add_and_clip(W, v, max_col_norm)
+
+
+def flag_or_none(flag: Array | None) -> Array:
+    """Give the flag, or an empty array where there is none: loops are compiled for arrays."""
+    return _NO_FLAG if flag is None else flag
 
 
 def update_from_product(
@@ -43,34 +50,48 @@ def update_from_product(
     learning_rate: Rate,
     momentum: Rate,
     max_col_norm: float | None,
+    flag: Array | None = None,
 ) -> None:
     """Update W and its velocity with dW = xᵀ dz.
 
-    The product's own scale and accumulation make v ← momentum · v - learning_rate · xᵀ dz at once.
+    The product's own scale and accumulation make v ← momentum · v - learning_rate · xᵀ dz at once. The flag is set
+    where v holds a NaN or an infinity.
     """
     gemm(x_BI.T, dz_BO, vW_IO, alpha=-read_rate(learning_rate), beta=read_rate(momentum))
     if max_col_norm is None:
-        _add(W_IO.reshape(-1), vW_IO.reshape(-1), size=W_IO.size)
+        _add(W_IO.reshape(-1), vW_IO.reshape(-1), flag_or_none(flag), size=W_IO.size)
     else:
-        add_and_clip(W_IO, vW_IO, max_col_norm)
+        add_and_clip(W_IO, vW_IO, max_col_norm, flag)
 
 
-def add_and_clip(W_IO: Array, vW_IO: Array, max_col_norm: float) -> None:
+def add_and_clip(W_IO: Array, vW_IO: Array, max_col_norm: float, flag: Array | None = None) -> None:
     """Add the velocity to the weights and scale the columns that are too long."""
-    _add_and_clip(W_IO, vW_IO, W_IO.dtype.type(max_col_norm), size=W_IO.size)
+    _add_and_clip(W_IO, vW_IO, W_IO.dtype.type(max_col_norm), flag_or_none(flag), size=W_IO.size)
+
+
+@inlined
+def is_finite(v: Any) -> Any:
+    """Tell whether all of a stretch that the cache still holds is finite."""
+    bad = False
+    for n in range(v.shape[0]):
+        # Only of a finite number the difference with itself is 0; LLVM asks of a vector at a time.
+        bad |= (v[n] - v[n]) != 0
+    return not bad
 
 
 @loop
-def _add(W: Any, v: Any) -> None:
+def _add(W: Any, v: Any, flag: Any) -> None:
     for block in prange(-(-W.shape[0] // _ELEMENTS)):
         first = block * _ELEMENTS
         W_n, v_n = W[first : first + _ELEMENTS], v[first : first + _ELEMENTS]
         for n in range(W_n.shape[0]):
             W_n[n] += v_n[n]
+        if flag.shape[0] > 0 and not is_finite(v_n):
+            flag[0] = 1
 
 
 @loop
-def _descend(W: Any, v: Any, dW: Any, rate: Any, momentum: Any, does_add: Any) -> None:
+def _descend(W: Any, v: Any, dW: Any, rate: Any, momentum: Any, does_add: Any, flag: Any) -> None:
     """Make the new velocity, and add it unless the column norm's pass does."""
     for block in prange(-(-W.shape[0] // _ELEMENTS)):
         first = block * _ELEMENTS
@@ -81,10 +102,12 @@ def _descend(W: Any, v: Any, dW: Any, rate: Any, momentum: Any, does_add: Any) -
         if does_add:
             for n in range(last - first):
                 W_n[n] += v_n[n]
+        if flag.shape[0] > 0 and not is_finite(v_n):
+            flag[0] = 1
 
 
 @loop
-def _add_and_clip(W: Any, v: Any, max_col_norm: Any) -> None:
+def _add_and_clip(W: Any, v: Any, max_col_norm: Any, flag: Any) -> None:
     """Add the velocity and take the columns' norms in one pass, scale in a second one over what the cache still has."""
     num_rows, num_columns = W.shape
     for block in prange(-(-num_columns // _COLUMNS)):
@@ -95,6 +118,8 @@ def _add_and_clip(W: Any, v: Any, max_col_norm: Any) -> None:
             for o in range(last - first):
                 W_O[o] += v_O[o]
                 squares[o] += np.float64(W_O[o]) * np.float64(W_O[o])
+            if flag.shape[0] > 0 and not is_finite(v_O):
+                flag[0] = 1
         factors = np.empty(last - first, W.dtype)
         for o in range(last - first):
             norm = W.dtype.type(np.sqrt(squares[o]))

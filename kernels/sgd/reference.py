@@ -25,6 +25,7 @@ def update(
     np.add(W, v, out=W)
     if max_col_norm is not None:
         clip_columns(W, max_col_norm)
+    raise_flag(v, skip)
 
 
 def update_from_product(
@@ -51,9 +52,20 @@ def update_from_product(
     np.add(W_IO, vW_IO, out=W_IO)
     db_O = workspace.array("db", b_O.shape, b_O.dtype)
     np.sum(dz_BO, axis=0, out=db_O)
-    update(b_O, vb_O, db_O, rate, m, None, None)
     if max_col_norm is not None:
         clip_columns(W_IO, max_col_norm)
+    raise_flag(vW_IO, skip)
+    update(b_O, vb_O, db_O, rate, m, None, skip)
+
+
+def raise_flag(v: Array, flag: Array | None) -> None:
+    """Set the flag where a velocity holds a NaN or an infinity."""
+    if flag is None:
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        # A sum shows every one of them in one pass over memory; as it may overflow by itself, the rest is asked then.
+        if not np.isfinite(np.sum(v)) and not np.isfinite(v).all():
+            flag[0] = 1
 
 
 def clip_columns(W_IO: Array, max_col_norm: float) -> None:

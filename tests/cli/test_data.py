@@ -39,7 +39,15 @@ def test_list_survives_a_data_set_that_is_half_there(tmp_path):
     result = run("list")
     assert result.exit_code == 0
     assert f"unusable: {tmp_path}/cache/fastgan/mnist holds {TRAIN_IMAGES} of mnist but lacks" in result.stdout
-    assert len(result.stdout.splitlines()) == 4
+    assert len(result.stdout.splitlines()) == 5
+
+
+def test_list_tells_the_same_problem_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("FASTGAN_DATA", str(tmp_path / "none"))
+    result = run("list")
+    assert result.exit_code == 0
+    assert result.stdout.count("FASTGAN_DATA names") == 1
+    assert result.stdout.count("unusable, see below") == 2
 
 
 def test_fetch_prints_the_folder_and_shows_progress_on_stderr(tmp_path):

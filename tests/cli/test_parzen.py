@@ -2,11 +2,13 @@ import importlib
 import importlib.util
 import json
 import re
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import fastgan
 from fastgan import datasets, scoring
 from fastgan.kernels.common import backends
 from tests.runs_for_tests import invoke, pixels_of
@@ -262,7 +264,7 @@ def test_samples_that_are_not_there_are_refused(tmp_path):
         (("--sigma", "1e-200"), "'--sigma': sigma is 1e-200; it must lie between"),
         (("--sigma-range", "1", "0.1", "3"), "'--sigma-range'"),
         (("--sigma-range", "nan", "1", "3"), "'--sigma-range'"),
-        (("--sigma-range", "0.1", "1", "0"), "count >= 1"),
+        (("--sigma-range", "0.1", "1", "0"), "count <= 10000"),
         (("--sigma-range", "0.1", "1"), "requires 3"),
         (("--num-samples", "1"), "--num-samples"),
         (("--samples", "a.npy"), "--samples needs --dataset"),
@@ -279,3 +281,44 @@ def test_what_the_command_line_alone_shows_to_be_wrong_exits_with_2(runs, argume
 
 def test_a_backend_that_is_not_here_exits_with_1(runs, no_cupy):
     assert "CUDA 13 driver); use --backend auto" in invoke("parzen", *FEW, "--backend", "cupy", code=1).stderr
+
+
+def test_a_runs_score_is_kept_beside_it_and_shown_in_its_report(runs, tmp_path):
+    path = shutil.copytree(runs / "00002-digits-seed4", tmp_path / "copy")
+    printed = json.loads(invoke("parzen", path, "--num-samples", "50", "--json").stdout)
+    kept = json.loads((path / "score.json").read_text())
+    assert kept["log_likelihood"] == printed["log_likelihood"]
+    assert (kept["step"], kept["split"], kept["num_samples"]) == (10, "test", 50)
+    page = (path / "report.html").read_text()
+    assert '<section class="score">' in page
+    assert f"{printed['log_likelihood']:.2f}".replace("-", "−") in page
+    # A run that goes on keeps showing it.
+    fastgan.resume(path, {"epochs": 3})
+    assert '<section class="score">' in (path / "report.html").read_text()
+
+
+def test_a_score_that_cannot_be_kept_is_told_all_the_same(runs, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    path = shutil.copytree(runs / "00002-digits-seed4", tmp_path / "copy")
+    monkeypatch.setattr("fastgan.runs.write_atomically", refuse)
+    result = invoke("parzen", path, "--num-samples", "50")
+    assert " nats: digits test data" in result.stdout
+    assert f"Warning: Cannot write the score to the run's folder {path}: Read-only file system" in result.stderr
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "null"])
+def test_a_spoilt_score_stops_nothing_and_is_said(runs, tmp_path, content):
+    path = shutil.copytree(runs / "00002-digits-seed4", tmp_path / "copy")
+    (path / "score.json").write_text(content)
+    fastgan.resume(path, {"epochs": 3})
+    assert "cannot be read" in (path / "report.html").read_text()
+
+
+def test_sizes_are_compared_before_anything_is_downloaded(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("fastgan.datasets.load", lambda *_, **__: pytest.fail("downloaded"))
+    np.save(tmp_path / "mine.npy", np.zeros((20, 64), np.float32))
+    for arguments in (("--samples", tmp_path / "mine.npy"), ("2",)):
+        stderr = invoke("parzen", *arguments, "--dataset", "mnist", code=1).stderr
+        assert "A sample has 64 values and an image of mnist has 784 pixels" in stderr

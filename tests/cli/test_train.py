@@ -81,6 +81,7 @@ OPTIONS = {
     "parzen_every": ("2", 2),
     "checkpoint_every": ("1.5", 1.5),
     "data_dir": ("/data", "/data"),
+    "on_collapse": ("stop", "stop"),
     "update": ("alternating", "alternating"),
 }
 
@@ -416,11 +417,11 @@ def test_a_signal_saves_says_how_to_go_on_and_ends_with_its_code(number, code):
 def test_a_second_ctrl_c_ends_at_once_and_the_last_checkpoint_stands():
     prelude = (
         "import time\nfrom fastgan import checkpoint\nsave = checkpoint.save\n"
-        "def slow(folder, state, **options):\n"
+        "def slow(folder, state, *options):\n"
         "    if state.arrays['state'][0]:\n"
         "        print('saving', file=sys.stderr, flush=True)\n"
         "        time.sleep(60)\n"
-        "    save(folder, state, **options)\n"
+        "    save(folder, state, *options)\n"
         "checkpoint.save = slow\n"
     )
     started = process(*ENDLESS, prelude=prelude)

@@ -42,6 +42,32 @@ def test_a_skipped_update_changes_nothing(backend):
     assert (v == 1).all()
 
 
+@pytest.mark.parametrize("host", ["reference", "cpu"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("norm", [None, 1.5])
+@pytest.mark.parametrize("place", [0, 1, 4999, 20 * 700 - 1])
+def test_the_first_gradient_that_is_not_finite_raises_the_flag(host, bad, norm, place, rng):
+    W, v, dW = (rng.normal(size=(20, 700)).astype(np.float32) for _ in range(3))
+    flag = np.zeros(1, np.int64)
+    settings = {"learning_rate": 0.1, "momentum": 0.5, "max_col_norm": norm, "skip": flag, "backend": host}
+    sgd.update(W, v, dW, **settings)
+    assert flag[0] == 0
+    # Large numbers that are finite, and whose sum is not, are no fault.
+    v[:, :2] = 3e38
+    sgd.update(W, v, dW * 0, **settings)
+    assert flag[0] == 0
+    v[:, :2] = 0
+    W[...] = 1
+    dW.flat[place] = bad
+    with np.errstate(invalid="ignore"):
+        sgd.update(W, v, dW, **settings)
+    assert flag[0] == 1
+    before = W.copy(), v.copy()
+    sgd.update(W, v, np.ones_like(dW), **settings)
+    np.testing.assert_array_equal(W, before[0])
+    np.testing.assert_array_equal(v, before[1])
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
