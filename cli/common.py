@@ -60,6 +60,16 @@ def data_dir_option(command: _Command) -> _Command:
     )(command)
 
 
+def fold_option(command: _Command) -> _Command:
+    """Add ``--fold N``."""
+    return click.option(
+        "--fold",
+        type=click.IntRange(0, 4),
+        metavar="N",
+        help="Which of TFD's folds validates and tests, 0 to 4; other data sets have none.  [default: 0]",
+    )(command)
+
+
 def open_run(name: str | None, runs_dir: str, checkpoint: str, backend: str = "auto") -> Run:
     """Find and read a run by its path, name or number; None is the newest."""
     from fastgan.runs import find_run, load_run

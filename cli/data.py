@@ -74,6 +74,8 @@ def command() -> None:
       3. the user's cache folder ($XDG_CACHE_HOME/fastgan, else ~/.cache/fastgan on Linux)
     Each may hold the files itself, or a folder named after the data set that does.
 
+    tfd is never downloaded: its owners give TFD_48x48.mat out on request.
+
     Your own images need no fetching: give the path of a .npy, .npz or .h5 file in place of a name.
     """  # noqa: D301
 

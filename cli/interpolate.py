@@ -43,19 +43,16 @@ def command(run: str | None, runs_dir: str, checkpoint: str, rows: int, columns:
     path = check_out(out, (".png", *ARRAY_SUFFIXES))
     loaded = open_run(run, runs_dir, checkpoint)
 
-    import numpy as np
-
-    from fastgan import figures
+    from fastgan import figures, pictures
     from fastgan.memory import check_memory
-    from fastgan.training import display_pixels
 
     num_values = loaded.generator.num_inputs + loaded.generator.num_outputs
     check_memory(4 * rows * columns * num_values, f"{rows * columns:,} images of {loaded.generator.num_outputs} pixels")
-    ends = loaded.generator.sample_noise(2 * rows, seed)
-    z = figures.interpolation(ends[0::2], ends[1::2], columns).astype(np.float32)
-    images = loaded.generator.generate(z)
     if path.suffix.lower() == ".png":
-        write_file(path, figures.to_png(figures.grid(display_pixels(images), loaded.image_shape, columns)))
+        write_file(path, figures.to_png(pictures.interpolation(loaded, rows, columns, seed=seed)))
     else:
-        write_arrays(path, {"images": np.ascontiguousarray(as_images(images, loaded.image_shape))})
+        import numpy as np
+
+        images = as_images(pictures.interpolated(loaded, rows, columns, seed=seed), loaded.image_shape)
+        write_arrays(path, {"images": np.ascontiguousarray(images)})
     click.echo(str(path))

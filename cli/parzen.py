@@ -17,6 +17,7 @@ from fastgan.cli.common import (
     StatusLine,
     data_dir_option,
     duration,
+    fold_option,
     open_run,
     run_argument,
     write_file,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     help="What they are scored against.  [default: the run's own; needed with --samples]",
 )
 @data_dir_option
+@fold_option
 @click.option("--sigma-grid", is_flag=True, help="Print every sigma of the grid with its validation score.")
 @click.option(
     "--sigma-range",
@@ -72,6 +74,7 @@ def command(
     samples: str | None,
     dataset: str | None,
     data_dir: str | None,
+    fold: int | None,
     sigma_grid: bool,
     sigma_range: tuple[float, float, int] | None,
     sigma: float | None,
@@ -119,7 +122,7 @@ def command(
         drawn, source = scoring.read_samples(samples), samples
         scoring.check_size(drawn.shape[1], dataset)
         with DownloadProgress() as download:
-            data = datasets.load(dataset, data_dir=data_dir, progress=None if quiet else download)
+            data = datasets.load(dataset, data_dir=data_dir, progress=None if quiet else download, fold=fold)
     else:
         loaded = open_run(run, runs_dir, checkpoint, backend)
         source = f"{loaded.path}, step {loaded.step}"
@@ -128,9 +131,9 @@ def command(
             if dataset is not None:
                 scoring.check_size(math.prod(loaded.image_shape), dataset)
             if dataset is None:
-                data = loaded.load_dataset(data_dir, progress=progress)
+                data = loaded.load_dataset(data_dir, fold=fold, progress=progress)
             else:
-                data = datasets.load(dataset, data_dir=data_dir, progress=progress)
+                data = datasets.load(dataset, data_dir=data_dir, progress=progress, fold=fold)
         drawn = loaded.generator.sample(num_samples or scoring.NUM_SAMPLES, seed or 0)
 
     status = StatusLine(quiet)

@@ -71,35 +71,25 @@ def command(
         raise click.UsageError(f"--nearest in a grid needs whole rows; {total} samples do not fill rows of {columns}.")
 
     loaded = open_run(run, runs_dir, checkpoint)
-    samples = loaded.generator.sample(total, seed)
-
-    import numpy as np
-
-    neighbours = None
+    dataset = None
     if nearest:
         from fastgan.cli.data import DownloadProgress
-        from fastgan.kernels import nearest as nearest_kernel
 
         with DownloadProgress() as progress:
-            training = loaded.load_dataset(data_dir, progress=progress).splits["train"]
-        wanted = samples[columns - 1 :: columns] if is_grid else samples
-        # Centred in nothing and divided once: what is compared is what the networks saw.
-        found = nearest_kernel.indices(np.ascontiguousarray(wanted), training.as_float32())
-        neighbours = training.as_float32(found)
+            dataset = loaded.load_dataset(data_dir, progress=progress)
 
-    if not is_grid:
+    from fastgan import figures, pictures
+
+    if is_grid:
+        picture = pictures.samples(loaded, total, columns, seed=seed, nearest_in=dataset)
+        write_file(path, figures.to_png(picture))
+    else:
+        import numpy as np
+
+        samples = loaded.generator.sample(total, seed)
         arrays = {"images": np.ascontiguousarray(as_images(samples, loaded.image_shape))}
-        if neighbours is not None:
+        if dataset is not None:
+            neighbours = pictures.nearest_images(samples, dataset)
             arrays["nearest"] = np.ascontiguousarray(as_images(neighbours, loaded.image_shape))
         write_arrays(path, arrays)
-    else:
-        from fastgan import figures
-        from fastgan.training import display_pixels
-
-        shown = display_pixels(samples)
-        if neighbours is None:
-            picture = figures.grid(shown, loaded.image_shape, columns)
-        else:
-            picture = figures.grid_with_nearest(shown, neighbours, loaded.image_shape, columns)
-        write_file(path, figures.to_png(picture))
     click.echo(str(path))

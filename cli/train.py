@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastgan.cli.common import BACKENDS, SEED, StatusLine, data_dir_option, duration, runs_option
+from fastgan.cli.common import BACKENDS, SEED, StatusLine, data_dir_option, duration, fold_option, runs_option
 from fastgan.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 # Options that set a field of the same name in the configuration.
 _FIELDS = (
-    "data_dir", "epochs", "steps", "batch_size", "d_steps", "update", "objective", "noise", "learning_rate", "seed",
-    "backend", "device", "precision", "threads", "parzen_every", "checkpoint_every", "on_collapse",
+    "data_dir", "fold", "epochs", "steps", "batch_size", "d_steps", "update", "objective", "noise", "learning_rate",
+    "seed", "backend", "device", "precision", "threads", "parzen_every", "checkpoint_every", "on_collapse",
 )  # fmt: skip
 _POSITIVE = click.IntRange(min=1)
 
@@ -30,15 +30,16 @@ _POSITIVE = click.IntRange(min=1)
 @click.option(
     "--dataset",
     metavar="NAME|FILE",
-    help="digits (comes with fastgan), mnist, fashion-mnist, or a file of your "
+    help="digits (comes with fastgan), mnist, fashion-mnist, tfd, cifar10, or a file of your "
     "own: .npy, .npz or .h5, (N, D) or (N, H, W[, C]), uint8 or floats in [0, 1].  [default: digits]",
 )
 @data_dir_option
 @click.option(
     "--preset",
-    help="The networks and numbers to start from: digits, or mnist (the released recipe).  "
-    "[default: the data set's own, else mnist with the data's sizes]",
+    help="The networks and numbers to start from: digits, or the released recipes mnist, tfd, tfd-stage2 (with "
+    "--init-from and a run of tfd) and cifar10.  [default: the data set's own, else mnist with the data's sizes]",
 )
+@fold_option
 @click.option(
     "--config",
     "config_file",
@@ -76,7 +77,7 @@ _POSITIVE = click.IntRange(min=1)
     type=click.Choice(["non-saturating", "minimax"]),
     help="G maximises log D(G(z)), or minimises log(1 - D(G(z))).  [default: non-saturating]",
 )
-@click.option("--noise", type=click.Choice(["uniform", "normal"]), help="Distribution of z.  [default: uniform]")
+@click.option("--noise", type=click.Choice(["uniform", "normal"]), help="Distribution of z.  [default: the preset's]")
 @click.option("--learning-rate", type=click.FloatRange(min=0), help="Of the first update.  [default: the preset's]")
 @click.option("--seed", type=SEED, help="Key of all randomness.  [default: 0]")
 @click.option("--backend", type=BACKENDS, help="What computes; auto takes the fastest that runs here.  [default: auto]")
@@ -221,7 +222,8 @@ def _configuration(config_file: str | None, changes: Mapping[str, Any]) -> Confi
     if "preset" not in changes and {"generator", "discriminator"} <= fields.keys() and start not in NAMES:
         # Networks of one's own: the preset's name is a label, and what starts the rest is the data's.
         start = None
-    named = changes.get("dataset") or fields.get("dataset") or start or "digits"
+    of_preset = preset(str(start)).dataset if start in NAMES else "digits"
+    named = changes.get("dataset") or fields.get("dataset") or of_preset
     try:
         config = preset(preset_for(str(named)) if start is None else str(start))
     except ConfigError as error:
@@ -261,11 +263,10 @@ def _dry_run(config: Config, init_from: Path | None = None) -> None:
     from fastgan.trainer import Trainer
     from fastgan.training import init_networks, last_step
 
-    data = datasets.load(config.dataset, data_dir=config.data_dir, download=False)
+    data = datasets.load(config.dataset, data_dir=config.data_dir, download=False, fold=config.fold)
     num_steps = last_step(config, len(data.splits["train"]))
     trainer = Trainer(config, data, device(config.backend, config.device, config.precision), num_steps)
-    if init_from is not None:
-        init_networks(trainer, init_from)
+    init_networks(trainer, init_from)
     click.echo(f"Would make {num_steps} steps on {data.name} ({data.source}).", err=True)
     click.echo(json.dumps(config.to_json(), indent=2))
 

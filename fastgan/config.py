@@ -32,6 +32,9 @@ class LinearConfig:
         The units' nonlinearity. D's output layer gives the logit: "sigmoid" there is part of the loss.
     irange : float
         Weights start uniform in (-irange, irange).
+    sparse_init : int, optional
+        Takes the place of ``irange``: so many incoming weights of each unit, chosen at random, start as N(0, 1), and
+        the others as 0.
     bias : float or "marginals"
         What biases start at; "marginals" is the logit of the pixel's mean over the training set, clipped to
         [1e-7, 1 - 1e-7].
@@ -45,6 +48,7 @@ class LinearConfig:
     num_units: int | None = None
     activation: Literal["identity", "relu", "sigmoid"] = "identity"
     irange: float = 0.05
+    sparse_init: int | None = None
     bias: float | Literal["marginals"] = 0.0
     dropout_keep: float = 1.0
     max_col_norm: float | None = None
@@ -82,8 +86,13 @@ class Config:
         A data set's name, or the path of a file.
     data_dir : str, optional
         Where the data set's files are looked for.
+    fold : int, optional
+        Which fold of ``tfd`` validates and tests, 0 to 4; None is 0, and all that other data sets have.
     generator, discriminator : tuple of layer configurations
         The networks, input side first.
+    new_layers : int
+        Leading layers of G that are put before the whole generator of another run (``init_from``), which goes on
+        learning, while D starts afresh: TFD's second stage. 0 builds on no other run.
     noise : {"uniform", "normal"}
         Distribution of z: uniform on (-√3, √3), or standard normal; both have variance 1.
     noise_dim : int
@@ -127,8 +136,10 @@ class Config:
     preset: str = "custom"
     dataset: str = "digits"
     data_dir: str | None = None
+    fold: int | None = None
     generator: tuple[LayerConfig, ...] = ()
     discriminator: tuple[LayerConfig, ...] = ()
+    new_layers: int = 0
     noise: Literal["uniform", "normal"] = "uniform"
     noise_dim: int = 100
     objective: Literal["non-saturating", "minimax"] = "non-saturating"
@@ -326,6 +337,11 @@ def _check(config: Config) -> None:
     for name in ("steps", "threads", "parzen_every"):
         value = getattr(config, name)
         _require(value is None or value >= 1, name, value, "1 or more")
+    _require(config.fold is None or 0 <= config.fold <= 4, "fold", config.fold, "0 to 4")
+    _require(
+        config.new_layers == 0 or 0 < config.new_layers < len(config.generator),
+        "new_layers", config.new_layers, "0, or fewer than the generator's layers",
+    )  # fmt: skip
     _require(config.d_steps <= 65535, "d_steps", config.d_steps, "at most 65535")
     _require(0 <= config.seed < 2**64, "seed", config.seed, "0 to 2^64 - 1")
     for name in ("learning_rate", "min_learning_rate"):
@@ -381,6 +397,10 @@ def _check_layer(prefix: str, layer: LayerConfig, is_last: bool) -> None:
     )
     _require(layer.num_units is None or layer.num_units >= 1, prefix + "num_units", layer.num_units, "1 or more")
     _require(0 <= layer.irange < math.inf, prefix + "irange", layer.irange, "a finite number, 0 or more")
+    if isinstance(layer, LinearConfig):
+        _require(
+            layer.sparse_init is None or layer.sparse_init >= 1, prefix + "sparse_init", layer.sparse_init, "1 or more"
+        )
     _require(0 < layer.dropout_keep <= 1, prefix + "dropout_keep", layer.dropout_keep, "in (0, 1]")
     if isinstance(layer.bias, float):
         _require(math.isfinite(layer.bias), prefix + "bias", layer.bias, "finite")

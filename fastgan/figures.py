@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 if TYPE_CHECKING:
     import PIL.Image
 
-__all__ = ["BACKGROUND", "FRAME", "grid", "grid_with_nearest", "interpolation", "to_png"]
+__all__ = ["BACKGROUND", "FRAME", "display_pixels", "grid", "grid_with_nearest", "interpolation", "to_png"]
 
 # A middle grey separates the tiles of black-ground digits and of photographs alike, on a white page and on a black one.
 BACKGROUND = 128
@@ -164,6 +164,33 @@ def grid_with_nearest(
     for row, tile in enumerate(nearest_tiles):
         _place(canvas, tile, gap + row * (tile_height + gap), left)
     return _to_image(canvas)
+
+
+def display_pixels(
+    images_ND: NDArray[np.float32], contrast: float | None, *, scaled_as: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Bring pixels of the networks' range into [0, 1] for a picture.
+
+    Parameters
+    ----------
+    images_ND : (N, D) float32
+        Generated or real images.
+    contrast : float or None
+        The data's (``Dataset.contrast``). None: pixels are shown as they are, clipped to [0, 1]. Else all are divided
+        by the greatest magnitude among those of ``scaled_as``, and [-1, 1] is shown as [0, 1].
+    scaled_as : (M, D) float32, optional
+        The samples of the picture, which its other images are to be comparable with; by default ``images_ND``.
+
+    Returns
+    -------
+    (N, D) float32
+    """
+    shown = images_ND
+    if contrast is not None:
+        greatest = float(np.abs(images_ND if scaled_as is None else scaled_as).max())
+        shown = (images_ND / (greatest or 1.0) + 1.0) / 2.0
+    clipped: NDArray[np.float32] = np.clip(shown, 0.0, 1.0, dtype=np.float32)
+    return clipped
 
 
 def interpolation(z_start: ArrayLike, z_end: ArrayLike, num_steps: int) -> NDArray[np.floating[Any]]:

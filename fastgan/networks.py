@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from fastgan import layers
 from fastgan.config import Config, LayerConfig, LinearConfig
+from fastgan.errors import ConfigError
 from fastgan.kernels import noise
+from fastgan.kernels.common import philox
 from fastgan.kernels.common.arrays import Array, Counter
 from fastgan.kernels.common.devices import HostDevice
 from fastgan.kernels.common.philox import Purpose, stream_id
@@ -342,15 +344,36 @@ def _build(
         columns = layers.num_columns(config, config.num_units or num_outputs)
         # A weight, its velocity, and the weights once more while they are made.
         check_memory(3 * num_inputs * columns * np.dtype(dtype).itemsize, f"{num_inputs:,} by {columns:,} weights")
-        # Drawn by the reference on every backend, so that all start from the same bits.
-        W = noise.uniform(
-            np.empty((num_inputs, columns), np.float32), low=-config.irange, high=config.irange,
-            seed=seed, stream=stream_id(purpose, layer=i), backend="reference",
-        )  # fmt: skip
+        W = _first_weights(config, num_inputs, columns, purpose, i, seed)
         b = _first_biases(config, columns, pixel_means)
         made.append(layers.make(config, W.astype(dtype), b.astype(dtype), device, workspace))
         num_inputs = config.num_units or num_outputs
     return made
+
+
+def _first_weights(
+    config: LayerConfig, num_inputs: int, columns: int, purpose: Purpose, layer: int, seed: int
+) -> NDArray[np.float32]:
+    """Draw a layer's weights (I, columns) by the reference on every backend, so that all start from the same bits."""
+    W = np.empty((num_inputs, columns), np.float32)
+    if not isinstance(config, LinearConfig) or config.sparse_init is None:
+        stream = stream_id(purpose, layer=layer)
+        noise.uniform(W, low=-config.irange, high=config.irange, seed=seed, stream=stream, backend="reference")
+        return W
+    num_nonzero = config.sparse_init
+    if num_nonzero > num_inputs:
+        network = "generator" if purpose == Purpose.GENERATOR_WEIGHTS else "discriminator"
+        raise ConfigError(
+            f"{network}.{layer}.sparse_init is {num_nonzero} and the layer has {num_inputs} inputs; it must be "
+            f"{num_inputs} or less"
+        )
+    # Those of the least random words, in each column; the row makes equal words different.
+    random_words = philox.words(num_inputs, columns, seed=seed, stream=stream_id(purpose, layer=layer, substep=1))
+    keys = (random_words.astype(np.uint64) << np.uint64(32)) | np.arange(num_inputs, dtype=np.uint64)[:, None]
+    last = np.partition(keys, num_nonzero - 1, axis=0)[num_nonzero - 1]
+    noise.normal(W, seed=seed, stream=stream_id(purpose, layer=layer, substep=2), backend="reference")
+    W[keys > last] = 0.0
+    return W
 
 
 def _first_biases(config: LayerConfig, columns: int, pixel_means: NDArray[np.float64] | None) -> NDArray[np.float64]:

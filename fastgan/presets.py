@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from fastgan.config import Config, LinearConfig, MaxoutConfig
 from fastgan.errors import ConfigError
 
@@ -46,7 +48,71 @@ def _digits() -> Config:
     )
 
 
-_PRESETS = {"digits": _digits, "mnist": _mnist}
+# Greatest norm of every unit's incoming weights in the TFD recipe.
+_TFD_NORM = 1.9365
+
+
+def _tfd() -> Config:
+    return Config(
+        preset="tfd",
+        dataset="tfd",
+        generator=_tfd_generator(),
+        discriminator=(
+            MaxoutConfig(num_units=1200, num_pieces=5, irange=0.005, dropout_keep=0.8, max_col_norm=_TFD_NORM),
+            MaxoutConfig(num_units=1200, num_pieces=5, irange=0.005, dropout_keep=0.5, max_col_norm=_TFD_NORM),
+            LinearConfig(num_units=1, activation="sigmoid", irange=0.005, dropout_keep=0.5, max_col_norm=_TFD_NORM),
+        ),
+        noise="normal",
+        batch_size=100,
+        epochs=50,
+        learning_rate=0.05,
+    )
+
+
+def _tfd_generator() -> tuple[LinearConfig, ...]:
+    return (
+        LinearConfig(num_units=8000, activation="relu", irange=0.05, max_col_norm=_TFD_NORM),
+        LinearConfig(num_units=8000, activation="sigmoid", irange=0.05, bias=-2.0, max_col_norm=_TFD_NORM),
+        LinearConfig(num_units=2304, activation="sigmoid", sparse_init=100, bias="marginals", max_col_norm=_TFD_NORM),
+    )
+
+
+def _tfd_stage2() -> Config:
+    # A new front end before stage 1's whole generator, whose 100 inputs it makes; D, counts and velocities start anew.
+    return dataclasses.replace(
+        _tfd(),
+        preset="tfd-stage2",
+        generator=(
+            LinearConfig(num_units=8000, activation="relu", irange=0.05, max_col_norm=_TFD_NORM),
+            LinearConfig(num_units=100, activation="sigmoid", irange=0.05, bias=-2.0, max_col_norm=_TFD_NORM),
+            *_tfd_generator(),
+        ),
+        new_layers=2,
+        epochs=22,
+    )
+
+
+def _cifar10() -> Config:
+    return Config(
+        preset="cifar10",
+        dataset="cifar10",
+        generator=(
+            LinearConfig(num_units=8000, activation="relu", irange=0.05),
+            LinearConfig(num_units=8000, activation="sigmoid", irange=0.05),
+            LinearConfig(num_units=3072, activation="identity", irange=0.5),
+        ),
+        discriminator=(
+            MaxoutConfig(num_units=1600, num_pieces=5, irange=0.005, dropout_keep=0.8),
+            MaxoutConfig(num_units=1600, num_pieces=5, irange=0.005, dropout_keep=0.5),
+            LinearConfig(num_units=1, activation="sigmoid", irange=0.005, dropout_keep=0.5),
+        ),
+        noise="normal",
+        batch_size=100,
+        learning_rate=0.025,
+    )
+
+
+_PRESETS = {"digits": _digits, "mnist": _mnist, "tfd": _tfd, "tfd-stage2": _tfd_stage2, "cifar10": _cifar10}
 NAMES = tuple(_PRESETS)
 
 
@@ -56,7 +122,7 @@ def preset(name: str) -> Config:
     Parameters
     ----------
     name : str
-        ``digits`` or ``mnist``.
+        ``digits``, ``mnist``, ``tfd`` (stage 1), ``tfd-stage2`` or ``cifar10`` (fully connected).
 
     Raises
     ------

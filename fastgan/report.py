@@ -19,7 +19,7 @@ from typing import Any
 
 from fastgan.watch import REMEDY, SENTENCES
 
-__all__ = ["MAX_GRIDS", "evenly", "render"]
+__all__ = ["MAX_GRIDS", "charts", "definitions", "escape", "evenly", "image", "page", "render", "seconds_text"]
 
 # A line of more points than the plot has pixels draws the same picture at a multiple of the bytes.
 _MAX_POINTS = 1000
@@ -98,7 +98,41 @@ def render(
         _table(rows),
         _options(config),
     ]
-    return _PAGE.format(name=name, style=_STYLE, body="\n".join(part for part in body if part))
+    return page(run_name, body)
+
+
+# What other pages are made of: the same style, charts and tables.
+
+
+def page(title: str, body: Iterable[str], style: str = "") -> str:
+    """Put parts of HTML into a whole page; ``title`` is plain text, and empty parts are left out."""
+    parts = "\n".join(part for part in body if part)
+    return _PAGE.format(name=escape(title), style=_STYLE + style, body=parts)
+
+
+def charts(history: Sequence[Mapping[str, Any]], prefix: str) -> str:
+    """Draw a run's curves; ``prefix`` keeps the identifiers of several runs on one page apart."""
+    return _charts([_Row.read(row) for row in history], prefix)
+
+
+def image(png: bytes, alternative: str) -> str:
+    """Embed a PNG file; ``alternative`` is plain text."""
+    return _picture(0, png).tag(escape(alternative))
+
+
+def definitions(values: Mapping[str, Any]) -> str:
+    """Tabulate nested options."""
+    return _definitions(values)
+
+
+def escape(text: object) -> str:
+    """Make text safe inside HTML, attributes too."""
+    return _escape(text)
+
+
+def seconds_text(seconds: float) -> str:
+    """Write a time as a person would."""
+    return _duration(seconds)
 
 
 @dataclass(frozen=True)
@@ -259,6 +293,10 @@ def _score(score: Mapping[str, Any] | None) -> str:
 def _curves(rows: list[_Row]) -> str:
     if not rows:
         return ""
+    return f"<section><h2>Curves</h2>{_charts(rows)}</section>"
+
+
+def _charts(rows: list[_Row], prefix: str = "") -> str:
     # One x axis for all, and to the last report even where a curve stops before it.
     end = max((_within(row.epoch) for row in rows if _finite(row.epoch)), default=0.0)
 
@@ -277,10 +315,19 @@ def _curves(rows: list[_Row]) -> str:
             "Where D says ½ everywhere, the discriminator’s loss is log 2 ≈ 0.693 and the generator’s, the minimax "
             "objective’s, −log 2: the dotted lines."
         )
-    charts = [
-        _chart("losses", "Losses", "nats an image", losses, caption, end=end, references=references, include=(0.0,)),
+    drawn = [
         _chart(
-            "outputs",
+            f"{prefix}losses",
+            "Losses",
+            "nats an image",
+            losses,
+            caption,
+            end=end,
+            references=references,
+            include=(0.0,),
+        ),
+        _chart(
+            f"{prefix}outputs",
             "What D says",
             "mean probability of “training data”",
             [
@@ -293,7 +340,7 @@ def _curves(rows: list[_Row]) -> str:
             include=(0.0, 1.0),
         ),
         _chart(
-            "speed",
+            f"{prefix}speed",
             "Speed",
             "images a second",
             [series("training images", "", "images_per_second", "a")],
@@ -312,9 +359,9 @@ def _curves(rows: list[_Row]) -> str:
             else ""
         )
         points = [_Point.at(row.epoch, row.log_likelihood, row.standard_error) for row in scored]
-        charts.append(
+        drawn.append(
             _chart(
-                "parzen",
+                f"{prefix}parzen",
                 "Parzen log-likelihood",
                 "nats",
                 [_Series("validation data, ± 2 standard errors", "", "a", points, band=True)],
@@ -322,7 +369,7 @@ def _curves(rows: list[_Row]) -> str:
                 end=end,
             )
         )
-    return f'<section><h2>Curves</h2><div class="charts">{"".join(charts)}</div></section>'
+    return f'<div class="charts">{"".join(drawn)}</div>'
 
 
 def _table(rows: list[_Row]) -> str:

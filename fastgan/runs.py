@@ -67,6 +67,12 @@ class Run:
         channels, height, width = self.data["image_shape"]
         return channels, height, width
 
+    @property
+    def contrast(self) -> float | None:
+        """The norm that the data's images are brought to (``Dataset.contrast``); None where pixels are in [0, 1]."""
+        contrast: float | None = self.data.get("contrast")
+        return contrast
+
     @cached_property
     def generator(self) -> Generator:
         """G with its trained weights."""
@@ -82,7 +88,7 @@ class Run:
         return discriminator
 
     def load_dataset(
-        self, data_dir: str | None = None, *, progress: datasets.Progress | None = None
+        self, data_dir: str | None = None, *, fold: int | None = None, progress: datasets.Progress | None = None
     ) -> datasets.Dataset:
         """Load the data set that the run was trained on.
 
@@ -91,6 +97,8 @@ class Run:
         data_dir : str, optional
             Where it is looked for, in place of where the run found it; for a user's own file that was moved, its
             folder or its path.
+        fold : int, optional
+            Which fold validates and tests, in place of the run's own.
         progress : callable, optional
             As for ``datasets.load``.
 
@@ -100,8 +108,11 @@ class Run:
             It is not to be found, or is not what the run was trained on.
         """
         config = self.config if data_dir is None else self.config.replace({"data_dir": data_dir})
-        dataset = datasets.load(where_data_are(config), data_dir=config.data_dir, progress=progress)
+        name, data_dir, own_fold = where_data_are(config), config.data_dir, config.fold
+        dataset = datasets.load(name, data_dir=data_dir, progress=progress, fold=own_fold)
         check_same_data(self.path, dataset, self.data)
+        if fold is not None and fold != own_fold:
+            dataset = datasets.load(name, data_dir=data_dir, fold=fold)
         return dataset
 
     @property
@@ -204,6 +215,7 @@ def describe_data(dataset: datasets.Dataset) -> dict[str, Any]:
     return {
         "name": dataset.name,
         "image_shape": list(dataset.image_shape),
+        "contrast": dataset.contrast,
         "rows": {name: len(split) for name, split in dataset.splits.items()},
         "source": dataset.source,
         "digests": dict(dataset.digests),

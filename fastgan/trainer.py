@@ -22,7 +22,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgan.config import Config
+from fastgan.config import Config, LinearConfig
 from fastgan.datasets import Dataset
 from fastgan.errors import ConfigError, DataError
 from fastgan.kernels import gather, step
@@ -121,7 +121,7 @@ class Trainer:
     ) -> None:
         split = dataset.splits["train"]
         num_pixels = split.pixels.shape[1]
-        _check_sizes(config, num_pixels)
+        _check_fit(config, dataset)
         self.config, self.device = config, device
         B, k = config.batch_size, config.d_steps
         self.steps_per_epoch = len(split) // (k * B)
@@ -134,7 +134,9 @@ class Trainer:
         self.generator = build_generator(config, num_pixels, means, device, dtype)
         self.discriminator = build_discriminator(config, num_pixels, device, dtype)
 
-        self.data, self.divisor = device.upload(split.pixels), split.divisor
+        # A step's gather divides and no more: other normalisations are made once, here.
+        self.data = device.upload(split.pixels if split.contrast is None else split.as_float32())
+        self.divisor = split.divisor if split.contrast is None else 1.0
         self.state = step.StepState(device.upload(step.StepState().words))
         self.sums: NDArray[np.float64] = device.upload(np.zeros(4))
         self._momenta = device.upload(momenta(config))
@@ -362,12 +364,21 @@ class Trainer:
         return {**named, "state": self.state.words, "sums": self.sums}
 
 
-def _check_sizes(config: Config, num_pixels: int) -> None:
+def _check_fit(config: Config, dataset: Dataset) -> None:
     for network in ("generator", "discriminator"):
         if not getattr(config, network):
             raise ConfigError(f"{network} has no layers; start from a preset")
-    asked = config.generator[-1].num_units
-    if asked not in (None, num_pixels):
+    output = config.generator[-1]
+    if output.num_units not in (None, dataset.num_pixels):
         raise ConfigError(
-            f"The generator's output layer has {asked} units and an image of the data {num_pixels} pixels"
+            f"The generator's output layer has {output.num_units} units and an image of the data {dataset.num_pixels} "
+            "pixels; use the data set's own preset"
+        )
+    if dataset.contrast is None or not isinstance(output, LinearConfig):
+        return
+    if output.activation != "identity" or output.bias == "marginals":
+        raise ConfigError(
+            f"The generator's output layer (activation {output.activation}, bias {output.bias}) is made for pixels in "
+            f"[0, 1], and those of {dataset.name} are normalised in contrast, of both signs; use the data set's own "
+            "preset"
         )

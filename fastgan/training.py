@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import threading
 import time
 import warnings
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 import fastgan
 from fastgan import checkpoint, datasets, figures, report, watch
 from fastgan.checkpoint import FROZEN, Checkpoint
-from fastgan.config import FORMAT, Config
+from fastgan.config import FORMAT, Config, LayerConfig
 from fastgan.errors import CollapseError, ConfigError, FastganWarning, NonFiniteError, RunError
 from fastgan.files import append, remove_temporaries, sync_folder, write_atomically
 from fastgan.kernels.common import threads
@@ -143,11 +144,10 @@ def train(
     config = config.replace({"backend": compute.backend, "threads": config.threads or threads.available_cores()})
     config = config.replace(absolute_paths(config.to_json()))
     if dataset is None:
-        dataset = datasets.load(config.dataset, data_dir=config.data_dir, progress=progress)
+        dataset = datasets.load(config.dataset, data_dir=config.data_dir, progress=progress, fold=config.fold)
     with threads.limit(config.threads):
         trainer = Trainer(config, dataset, compute, last_step(config, len(dataset.splits["train"])))
-        if init_from is not None:
-            init_networks(trainer, Path(init_from))
+        init_networks(trainer, None if init_from is None else Path(init_from))
         path = new_run_folder(runs_dir, dataset.name, config.seed) if run_dir is None else take_run_folder(run_dir)
         session = _Session(path, config, dataset, trainer, callbacks, stop or threading.Event())
         with locked(path):
@@ -225,7 +225,7 @@ def _resume(
     compute = device(config.backend, config.device, config.precision)
     if dataset is None:
         config = config.replace({"dataset": where_data_are(config)})
-        dataset = datasets.load(config.dataset, data_dir=config.data_dir, progress=progress)
+        dataset = datasets.load(config.dataset, data_dir=config.data_dir, progress=progress, fold=config.fold)
     check_same_data(path, dataset, loaded.record["data"])
     with threads.limit(config.threads):
         trainer = Trainer(config, dataset, compute, last_step(config, num_rows))
@@ -531,7 +531,8 @@ class _Session:
     def _write_grid(self, step: int, images: NDArray[np.float32] | None = None) -> None:
         if images is None:
             images = self.trainer.generator.generate(self._z)
-        picture = figures.grid(display_pixels(images), self.dataset.image_shape, _GRID_COLUMNS)
+        shown = figures.display_pixels(images, self.dataset.contrast)
+        picture = figures.grid(shown, self.dataset.image_shape, _GRID_COLUMNS)
         content = figures.to_png(picture)
         self._write(lambda: write_atomically(self.path / SAMPLES / _grid_name(step), content))
 
@@ -617,11 +618,6 @@ def _grids(path: Path) -> list[Path]:
     return sorted((path / SAMPLES).glob("step-*.png"))
 
 
-def display_pixels(images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Bring generated pixels into [0, 1] for a picture; a sigmoid's are there already."""
-    return np.clip(images, 0.0, 1.0)
-
-
 def versions() -> dict[str, str]:
     """Name the versions that a run's bits depend on."""
     import h5py
@@ -648,16 +644,35 @@ def describe_machine(compute: HostDevice) -> dict[str, Any]:
     }
 
 
-def init_networks(trainer: Trainer, source: Path) -> None:
-    """Take over the weights and biases of the run at ``source``.
+def init_networks(trainer: Trainer, source: Path | None) -> None:
+    """Take over the weights and biases of the run at ``source``: both networks, or G alone behind new layers.
 
     Raises
     ------
+    ConfigError
+        There is no source, and the configuration builds on one.
     RunError
         They cannot be read, or do not fit the trainer's networks.
     """
+    num_new = trainer.config.new_layers
+    if source is None:
+        if num_new:
+            raise ConfigError(
+                f"The preset {trainer.config.preset} puts {num_new} new layers before the generator of another run; "
+                "name that run by --init-from"
+            )
+        return
+    loaded = checkpoint.load(source)
+    arrays = loaded.arrays
+    if num_new:
+        _check_stage_1(trainer, source, loaded)
+        arrays = {
+            re.sub(r"\d+", lambda match: str(int(match[0]) + num_new), key): array
+            for key, array in arrays.items()
+            if key.startswith("generator/")
+        }
     try:
-        trainer.load_networks(checkpoint.load(source).arrays)
+        trainer.load_networks(arrays)
     except ValueError as error:
         raise RunError(
             f"The networks of {source} do not fit this configuration ({error}); give the preset, widths and data set "
@@ -667,6 +682,26 @@ def init_networks(trainer: Trainer, source: Path) -> None:
 
 def _grid_name(step: int) -> str:
     return f"step-{step:08d}.png"
+
+
+def _check_stage_1(trainer: Trainer, source: Path, loaded: Checkpoint) -> None:
+    """Check that the generator behind the new layers is that of the run at ``source``."""
+    config, first = trainer.config, recorded_config(source, loaded)
+    new, rest = config.generator[: config.new_layers], config.generator[config.new_layers :]
+    num_pixels = trainer.generator.num_outputs
+    wanted = _describe_layers(new[-1].num_units, rest, num_pixels)
+    found = _describe_layers(first.noise_dim, first.generator, int(np.prod(loaded.record["data"]["image_shape"])))
+    if wanted != found:
+        raise RunError(
+            f"{source} is no run that this one can build on: its generator is {found}, and the layers of "
+            f"{config.preset} after the first {len(new)} are {wanted}; name a run of the first stage, of the same "
+            "widths and data"
+        )
+
+
+def _describe_layers(num_inputs: int | None, layers: Sequence[LayerConfig], num_outputs: int) -> str:
+    named = (f"{getattr(layer, 'activation', layer.layer)} {layer.num_units or num_outputs}" for layer in layers)
+    return " → ".join([str(num_inputs), *named])
 
 
 def _step_of(grid: Path) -> int:

@@ -19,7 +19,8 @@ class PlainTraining:
 
     def __init__(self, config, dataset, generator, discriminator):
         self.config = config
-        self.data = dataset.splits["train"].pixels / float(dataset.splits["train"].divisor)
+        split = dataset.splits["train"]
+        self.data = split.pixels / split.divisor if split.contrast is None else split.as_float32().astype(np.float64)
         self.G = [[a.astype(np.float64) for a in layer] for layer in generator]
         self.D = [[a.astype(np.float64) for a in layer] for layer in discriminator]
         self.t = 0

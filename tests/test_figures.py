@@ -212,3 +212,18 @@ def test_png_carries_no_metadata():
 def test_importing_does_not_import_pillow():
     code = "import sys, fastgan.figures, fastgan.report; sys.exit('PIL' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_pixels_of_a_unit_range_are_shown_as_they_are():
+    pixels = np.array([[0.0, 0.25, 1.0, 1.5, -0.5]], np.float32)
+    np.testing.assert_array_equal(figures.display_pixels(pixels, None), [[0.0, 0.25, 1.0, 1.0, 0.0]])
+
+
+def test_pixels_of_both_signs_are_divided_by_the_greatest_sample():
+    samples, neighbours = np.array([[-4.0, 2.0, 0.0]], np.float32), np.array([[8.0, 1.0, -1.0]], np.float32)
+    np.testing.assert_array_equal(figures.display_pixels(samples, 55.0), [[0.0, 0.75, 0.5]])
+    # By the samples' greatest, not by their own; what is beyond it is white.
+    shown = figures.display_pixels(neighbours, 55.0, scaled_as=samples)
+    np.testing.assert_array_equal(shown, [[1.0, 0.625, 0.375]])
+    assert shown.dtype == np.float32
+    np.testing.assert_array_equal(figures.display_pixels(np.zeros((1, 2), np.float32), 55.0), 0.5)

@@ -17,6 +17,8 @@ Progress = Callable[[str, int, int | None], None]
 
 # Rows handled at once where a whole data set is summed or checked: a few MB of float64 at MNIST's size.
 CHUNK_ROWS = 1024
+# An L2 norm below this, of a row without its mean, is rounding's.
+_NO_CONTRAST = 1e-8
 
 
 class DamagedFileError(DataError):
@@ -41,6 +43,33 @@ class TruncatedFileError(DamagedFileError):
     """A file is right as far as it goes, and ends too early: the rest of a download may mend it."""
 
 
+def normalise_contrast(pixels_ND: NDArray[np.uint8] | NDArray[np.float32], norm: float) -> NDArray[np.float32]:
+    """Remove each row's mean and scale what is left to a given L2 norm.
+
+        y = norm · (x - mean x) / ‖x - mean x‖,   a norm under 1e-8 counting as 1
+
+    Parameters
+    ----------
+    pixels_ND : array (N, D), uint8 or float32
+        Rows of images.
+    norm : float
+        The L2 norm of every row of the result, but for rows without contrast, which become 0.
+
+    Returns
+    -------
+    array (N, D), float32
+        Computed in float64 and rounded once.
+    """
+    result = np.empty(pixels_ND.shape, np.float32)
+    for start in range(0, len(pixels_ND), CHUNK_ROWS):
+        rows = pixels_ND[start : start + CHUNK_ROWS].astype(np.float64)
+        rows -= rows.mean(axis=1, keepdims=True)
+        norms = np.sqrt((rows**2).sum(axis=1, keepdims=True))
+        norms[norms < _NO_CONTRAST] = 1.0
+        result[start : start + CHUNK_ROWS] = rows * (norm / norms)
+    return result
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """Rows of images as they are stored.
@@ -53,6 +82,8 @@ class Split:
         What uint8 pixels are divided by to lie in [0, 1] (255; 16 for ``digits``); 1.0 for float32.
     labels : array (N,), int64, or None
         The class of each row, where the data set has classes.
+    contrast : float, optional
+        The norm that each row is brought to by `normalise_contrast` when it is used; None leaves rows in [0, 1].
 
     Raises
     ------
@@ -63,6 +94,7 @@ class Split:
     pixels: NDArray[np.uint8] | NDArray[np.float32]
     divisor: float
     labels: NDArray[np.int64] | None
+    contrast: float | None = None
 
     def __post_init__(self) -> None:
         pixels, labels = self.pixels, self.labels
@@ -82,7 +114,9 @@ class Split:
         return len(self.pixels)
 
     def as_float32(self, rows: slice | NDArray[np.integer] = slice(None)) -> NDArray[np.float32]:
-        """Return rows as float32 in [0, 1]: ``float32(pixel) / float32(divisor)``.
+        """Return rows as the networks see them: ``float32(pixel) / float32(divisor)``, in [0, 1].
+
+        Where the split has a contrast, that is normalised instead, and pixels are of both signs.
 
         Parameters
         ----------
@@ -94,6 +128,8 @@ class Split:
         array (n, D), float32
             A new array, also where the pixels are float32 already.
         """
+        if self.contrast is not None:
+            return normalise_contrast(self.pixels[rows], self.contrast)
         return np.divide(self.pixels[rows], np.float32(self.divisor), dtype=np.float32)
 
 
@@ -136,6 +172,11 @@ class Dataset:
                     f'split "{split_name}" has rows of {split.pixels.shape[1]} pixels; '
                     f"images of shape {self.image_shape} have {self.num_pixels}"
                 )
+
+    @property
+    def contrast(self) -> float | None:
+        """The norm that images are brought to, or None where their pixels are in [0, 1]."""
+        return next((split.contrast for split in self.splits.values()), None)
 
     @property
     def num_pixels(self) -> int:
@@ -186,7 +227,8 @@ class FileCheck:
     path : path or None
         Where it lies; None if it is missing.
     expected : str
-        SHA-256 (hexadecimal) that its uncompressed content must have.
+        SHA-256 (hexadecimal) that its uncompressed content must have; empty where none is published, so that its
+        layout alone can be checked.
     found : str or None
         The SHA-256 that it has; None if the file is missing or cannot be read to its end.
     problem : str

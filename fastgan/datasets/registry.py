@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from fastgan.datasets.cifar import CIFAR10
 from fastgan.datasets.dataset import Dataset, FileCheck, Progress
 from fastgan.datasets.digits import DigitsDataset
 from fastgan.datasets.idx import FASHION_MNIST, MNIST
+from fastgan.datasets.tfd import NUM_FOLDS, TFD, TfdDataset
 from fastgan.datasets.user_file import SUFFIXES, load_user_file
 from fastgan.errors import ConfigError
 
@@ -54,7 +57,7 @@ class Entry(Protocol):
         """See `load`."""
 
 
-REGISTRY: dict[str, Entry] = {entry.name: entry for entry in (DigitsDataset(), MNIST, FASHION_MNIST)}
+REGISTRY: dict[str, Entry] = {entry.name: entry for entry in (DigitsDataset(), MNIST, FASHION_MNIST, TFD, CIFAR10)}
 
 
 def names() -> tuple[str, ...]:
@@ -147,6 +150,7 @@ def load(
     download: bool = True,
     mirror: str | None = None,
     progress: Progress | None = None,
+    fold: int | None = None,
 ) -> Dataset:
     """Load a data set by its registered name, or a user's own file by its path.
 
@@ -164,22 +168,36 @@ def load(
         An http(s) address to download from instead of the known ones.
     progress : callable, optional
         Called as ``progress(file name, bytes done, bytes in all or None)`` during a download.
+    fold : int, optional
+        Which fold of ``tfd``, 0 to 4; unless given, 0. No other data set has folds.
 
     Raises
     ------
     ConfigError
-        If ``name_or_path`` is neither a registered name nor a path.
+        If ``name_or_path`` is neither a registered name nor a path, or has no such fold.
     DataError
         If a file is missing, damaged, or not what its name says.
     """
     text = os.fspath(name_or_path)
     if text in REGISTRY:
-        return REGISTRY[text].load(data_dir, download, mirror, progress)
+        return _of_fold(REGISTRY[text], fold).load(data_dir, download, mirror, progress)
+    if fold is not None:
+        raise ConfigError(f"fold is {fold} and {text} has no folds, which only {TFD.name} has; leave --fold out")
     path = Path(text)
     # A word without ending or folder that names nothing is a mistyped name rather than a missing file.
     if path.suffix.lower() in SUFFIXES or path.exists() or path.name != text:
         return load_user_file(path)
     raise ConfigError(f"{_unknown(text)}; a file of your own is named by its path, ending in {', '.join(SUFFIXES)}")
+
+
+def _of_fold(found: Entry, fold: int | None) -> Entry:
+    if fold is None:
+        return found
+    if not isinstance(found, TfdDataset):
+        raise ConfigError(f"fold is {fold} and {found.name} has no folds, which only {TFD.name} has; leave --fold out")
+    if not 0 <= fold < NUM_FOLDS:
+        raise ConfigError(f"fold is {fold}; it must be 0 to {NUM_FOLDS - 1}")
+    return replace(found, fold=fold)
 
 
 def _unknown(name: str) -> str:

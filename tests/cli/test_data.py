@@ -24,12 +24,14 @@ def run(*arguments):
 def test_list_shows_every_data_set_and_where_it_is(tmp_path):
     result = run("list")
     assert result.exit_code == 0
-    header, digits, mnist, fashion = result.stdout.splitlines()
+    header, digits, mnist, fashion, tfd, cifar10 = result.stdout.splitlines()
     assert header.split() == ["NAME", "IMAGES", "SIZE", "SPLITS", "WHERE"]
     assert digits.split()[:6] == ["digits", "1,797", "8x8", "train:1,197", "valid:300", "test:300"]
     assert mnist.split()[:3] == ["mnist", "80", "5x4"]
     assert mnist.endswith("not found; fastgan data fetch mnist")
     assert fashion.split()[:4] == ["fashion-mnist", "70,000", "28x28", "train:50,000"]
+    assert tfd.split()[:5] == ["tfd", "102,236", "48x48", "train:98,058", "folds:4,178"]
+    assert cifar10.split()[:4] == ["cifar10", "60,000", "32x32x3", "train:40,000"]
     folder = write_files(tmp_path / "cache" / "fastgan" / "mnist")
     assert run("list").stdout.splitlines()[2].endswith(str(folder))
 
@@ -39,7 +41,7 @@ def test_list_survives_a_data_set_that_is_half_there(tmp_path):
     result = run("list")
     assert result.exit_code == 0
     assert f"unusable: {tmp_path}/cache/fastgan/mnist holds {TRAIN_IMAGES} of mnist but lacks" in result.stdout
-    assert len(result.stdout.splitlines()) == 5
+    assert len(result.stdout.splitlines()) == 7
 
 
 def test_list_tells_the_same_problem_once(monkeypatch, tmp_path):
@@ -47,7 +49,7 @@ def test_list_tells_the_same_problem_once(monkeypatch, tmp_path):
     result = run("list")
     assert result.exit_code == 0
     assert result.stdout.count("FASTGAN_DATA names") == 1
-    assert result.stdout.count("unusable, see below") == 2
+    assert result.stdout.count("unusable, see below") == 4
 
 
 def test_fetch_prints_the_folder_and_shows_progress_on_stderr(tmp_path):

@@ -5,7 +5,7 @@ from fastgan.errors import ConfigError, DataError
 
 
 def test_names():
-    assert datasets.names() == ("digits", "mnist", "fashion-mnist")
+    assert datasets.names() == ("digits", "mnist", "fashion-mnist", "tfd", "cifar10")
 
 
 @pytest.mark.parametrize("name", datasets.names())
@@ -13,8 +13,9 @@ def test_what_a_listing_shows(name):
     entry = datasets.entry(name)
     assert entry.name == name
     assert len(entry.image_shape) == 3
-    assert list(entry.split_sizes) == ["train", "valid", "test"]
-    assert sum(entry.split_sizes.values()) == {"digits": 1797}.get(name, 70_000)
+    assert list(entry.split_sizes) == (["train", "folds"] if name == "tfd" else ["train", "valid", "test"])
+    num_images = {"digits": 1797, "tfd": 102_236, "cifar10": 60_000}
+    assert sum(entry.split_sizes.values()) == num_images.get(name, 70_000)
 
 
 @pytest.mark.parametrize("function", [datasets.entry, datasets.find, datasets.fetch, datasets.verify, datasets.load])
@@ -22,9 +23,8 @@ def test_what_a_listing_shows(name):
     ("name", "nearest"), [("mnits", "mnist"), ("MNIST", "mnist"), ("fashion", "fashion-mnist"), ("digit", "digits")]
 )
 def test_a_mistyped_name_is_a_fault_of_the_command_line(function, name, nearest):
-    message = (
-        f'there is no data set "{name}"; did you mean "{nearest}"\\? The known ones are digits, mnist, fashion-mnist'
-    )
+    known = ", ".join(datasets.names())
+    message = f'there is no data set "{name}"; did you mean "{nearest}"\\? The known ones are {known}'
     with pytest.raises(ConfigError, match=message):
         function(name)
 
