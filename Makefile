@@ -9,17 +9,19 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 DEMO =
 # What `make bench` measures and how (for example: BENCH="startup --full").
 BENCH = all --quick
+# Options of `make gpu-check` (for example: GPU_CHECK="--parts tests,bench --data-dir DIR").
+GPU_CHECK =
 # Options of pytest (for example: TEST="-k packaging").
 TEST =
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench gpu-check clean
 
 help: ## this list
 	@echo "make TARGET [PYTHON=python3.12], where TARGET is"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-8s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-11s %s\n", $$1, $$2 }'
 
 demo: $(VENV)/.installed ## train on the digits that come with fastgan, draw, score; the files go to runs/
 	@echo "Training on the embedded digits ..."
@@ -44,6 +46,10 @@ lint: $(VENV)/.installed-test ## check style, format and types
 
 bench: $(VENV)/.installed ## run the comparisons, quickly; peers that are not installed become rows that say so
 	@$(BIN)/python -m bench $(BENCH)
+
+# With the system's Python and what it has (CuPy and Numba for the machine's CUDA, pytest): nothing is installed.
+gpu-check: ## check and measure all there is on a machine with a GPU, in 8 minutes
+	@PYTHONPATH="$(CURDIR)" $(PYTHON) -m bench.gpu_check $(GPU_CHECK)
 
 clean: ## remove what builds and tests leave behind; runs/, data/ and the environment stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from bench import harness, plots
+from bench import gpu_check, harness, plots
+from bench.gpu import machine
 from fastgan.errors import FastganError
 from fastgan.files import write_atomically
 
@@ -69,6 +70,7 @@ def main(
         if not names:
             for name, comparison in sorted(registry.items()):
                 click.echo(f"{name:16} {comparison.title}")
+            _list_parts()
             return
         chosen = {"quick": harness.QUICK, "full": harness.FULL}[budget]
         if min_repeats is not None:
@@ -77,11 +79,26 @@ def main(
             chosen = dataclasses.replace(chosen, seconds=seconds)
         # All names are looked up before the first runs: a slip in the last should not cost the time of the others.
         wanted = sorted(registry) if names == ("all",) else names
+        for name in wanted:
+            if name in gpu_check.all_parts() and name not in registry:
+                raise harness.BenchError(f"{name} needs a GPU, and a command of its own: {_on_a_gpu(name)}.")
         for comparison in [registry.find(name) for name in wanted]:
             path = harness.run_comparison(comparison, chosen, out, say=lambda line: click.echo(line, err=True))
             click.echo(f"{harness.table_of(path)}\n{path}\n")
     except FastganError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _list_parts() -> None:
+    """List what needs a GPU, and say why it does not run here where that is so."""
+    reason = machine.why_not()
+    click.echo(f"\nOn a GPU, by {_on_a_gpu('NAME')}" + (f" (not here: {reason})" if reason else "") + ":")
+    for part in gpu_check.all_parts().values():
+        click.echo(f"{part.name:16} {part.title[0].upper()}{part.title[1:]}.")
+
+
+def _on_a_gpu(name: str) -> str:
+    return f"`python -m bench.gpu_check --parts {name}`"
 
 
 def make_tables(document: Path, results: Path, check: bool) -> None:

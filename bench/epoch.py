@@ -31,7 +31,7 @@ def epoch(full: bool) -> Iterator[Case]:
         }
         run = partial(_images_per_second, partial(_repeat, bare.run, steps), num_rows)
         yield Case("bare sgemm", run=run, verify=bare.verify, setup=settled(bare.run), **same)
-        for backend in backends.LANDED:
+        for backend in recipe.HOST_BACKENDS:
             name = f"fastgan {backend}"
             if (reason := backends.why_not(backend)) is not None:
                 yield Case(name, missing=reason, **same)

@@ -375,21 +375,10 @@ def run_comparison(
     }
     rows = []
     for case, bound in zip(cases, bounds, strict=True):
-        row = {"comparison": chosen.name, "case": case.name, "missing": case.missing or "", "precision": case.precision}
-        row |= {key: str(value) for key, value in case.params.items()}
-        row |= common | {"threads": threads() if case.threads is None else str(case.threads)}
-        row["versions"] = versions(() if case.missing else case.packages)
-        if bound is not None:
+        row = result_row(chosen.name, case, times.get(case.key, ()), numbers.get(case.key, ()), common)
+        if isinstance(bound, Case):
             row["bound"] = bound.name
-        for column, amount in (("flop", case.flop), ("bytes", case.bytes)):
-            row[column] = "" if amount is None else f"{amount:.6g}"
-        if case.key in times:
-            row |= _measured(case, times[case.key])
-            if case.measure is not None:
-                row |= {"measure": case.measure, "measured": f"{statistics.median(numbers[case.key]):.6g}"}
-            if isinstance(bound, Roof):
-                row["of_bound"] = f"{bound.seconds(case.flop, case.bytes) / medians[case.key]:.4g}"
-            elif bound is not None and bound.key in medians:
+            if case.key in medians and bound.key in medians:
                 row["of_bound"] = f"{medians[bound.key] / medians[case.key]:.4g}"
         rows.append(row)
 
@@ -397,6 +386,44 @@ def run_comparison(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, _to_csv(rows).encode())
     return path
+
+
+def result_row(
+    comparison_name: str,
+    case: Case,
+    seconds: Sequence[float],
+    numbers: Sequence[float],
+    common: Mapping[str, str],
+) -> dict[str, str]:
+    """Make a case's row: what it is, what the clock said, and what part of its roof it reaches, where it has one.
+
+    Parameters
+    ----------
+    comparison_name : str
+        The column "comparison".
+    case : Case
+        Timed, or missing.
+    seconds, numbers : sequences of float
+        Of each run; empty where it was not timed or does not measure.
+    common : mapping
+        The columns that all rows share: hardware, commit, date, budget.
+    """
+    row = {"comparison": comparison_name, "case": case.name, "missing": case.missing or ""}
+    row |= {key: str(value) for key, value in case.params.items()}
+    row |= {"precision": case.precision, **common, "threads": threads() if case.threads is None else str(case.threads)}
+    row["versions"] = versions(() if case.missing else case.packages)
+    if isinstance(case.bound, Roof):
+        row["bound"] = case.bound.name
+    for column, amount in (("flop", case.flop), ("bytes", case.bytes)):
+        row[column] = "" if amount is None else f"{amount:.6g}"
+    if seconds:
+        row |= _measured(case, list(seconds))
+        if case.measure is not None:
+            row |= {"measure": case.measure, "measured": f"{statistics.median(numbers):.6g}"}
+        if isinstance(case.bound, Roof):
+            part = case.bound.seconds(case.flop, case.bytes) / statistics.median(seconds)
+            row["of_bound"] = f"{part:.4g}"
+    return row
 
 
 def measure(
@@ -603,6 +630,8 @@ def tables_of(name: str, results: Path = RESULTS) -> str:
     """Return a comparison's results as Markdown: for each device a caption and a table."""
     files = sorted(results.glob(f"*/{name}.csv"))
     if not files:
+        if name.startswith("gpu-"):
+            return "\nNot measured on a device yet: `make gpu-check` does it.\n\n"
         return f"\nNot measured yet: `python -m bench {name} --full` does it.\n\n"
     return "\n" + "\n".join(table_of(file) for file in files) + "\n"
 

@@ -36,7 +36,7 @@ def memory(full: bool) -> Iterator[Case]:
     """Yield a bare Python and each backend on the digits and on MNIST-shaped data, the same in quick and full runs."""
     yield _case("python with NumPy and SciPy", {"data": ""}, _IMPORTS, "")
     for data, num_bytes in (("digits", 64 * 1197), ("60,000 x 784", 784 * _MNIST_ROWS)):
-        for backend in backends.LANDED:
+        for backend in recipe.HOST_BACKENDS:
             params = {"data": data, "data MB": f"{num_bytes / 2**20:.1f}"}
             name = f"fastgan train --backend {backend}"
             if (reason := backends.why_not(backend)) is not None:

@@ -59,7 +59,7 @@ def operations(full: bool) -> Iterator[Case]:
         params = {"operation": operation.name, "shape": operation.shape}
         bound, same = _bound(operation, params)
         yield bound
-        for backend in backends.LANDED:
+        for backend in recipe.HOST_BACKENDS:
             name = f"fastgan {backend}"
             if (reason := backends.why_not(backend)) is not None:
                 yield Case(name, missing=reason, **same)

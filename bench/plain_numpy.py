@@ -2,6 +2,8 @@
 
 Temporaries where they fall, NumPy's own generator, a backward pass for each player. Only k = 1 and the networks of the
 ``mnist`` and ``digits`` presets (ReLU, sigmoid, maxout; dropout in D).
+
+CuPy can take NumPy's place: then this is what the products of cuBLAS give without any fusion, launch by launch.
 """
 
 from __future__ import annotations
@@ -29,17 +31,19 @@ class PlainTraining:
         The networks, the rates and the batch size.
     trainer : Trainer
         Whose weights are copied, and whose data are learnt.
+    xp : module
+        NumPy, or CuPy for a GPU; then ``step`` returns before the work is done.
     """
 
-    def __init__(self, config: Config, trainer: Trainer) -> None:
-        self.config = config
-        self.pixels, self.divisor = trainer.data, np.float32(trainer.divisor)
-        self.G = [[np.array(layer.W), np.array(layer.b)] for layer in trainer.generator.layers]
-        self.D = [[np.array(layer.W), np.array(layer.b)] for layer in trainer.discriminator.layers]
-        self.velocity = {id(p): np.zeros_like(p) for layer in self.G + self.D for p in layer}
-        self.random = np.random.default_rng(0)
+    def __init__(self, config: Config, trainer: Trainer, xp: Any = np) -> None:
+        self.config, self.xp = config, xp
+        self.pixels, self.divisor = xp.asarray(trainer.data), np.float32(trainer.divisor)
+        self.G = [[xp.array(layer.W), xp.array(layer.b)] for layer in trainer.generator.layers]
+        self.D = [[xp.array(layer.W), xp.array(layer.b)] for layer in trainer.discriminator.layers]
+        self.velocity = {id(p): xp.zeros_like(p) for layer in self.G + self.D for p in layer}
+        self.random = xp.random.default_rng(0)
 
-    def step(self) -> tuple[float, float]:
+    def step(self) -> tuple[Any, Any]:
         """Make one step on random rows of the data, with noise and masks of its own generator; give both losses."""
         B = self.config.batch_size
         real = self.pixels[self.random.integers(0, len(self.pixels), B)] / self.divisor
@@ -50,13 +54,19 @@ class PlainTraining:
 
     def step_with(self, draws: Draws) -> tuple[float, float]:
         """Make one step with what is handed in; give both losses."""
+        here = self.xp.asarray
+        real, noises = here(draws.real), [here(z) for z in draws.noises]
+        masks = [[here(mask) for mask in of_substep] for of_substep in draws.masks]
         if self.config.update == "simultaneous":
-            return self._step_simultaneously(draws.real, draws.noises[0], draws.masks[0])
-        return self._step_algorithm_1(*draws)
+            d_loss, g_loss = self._step_simultaneously(real, noises[0], masks[0])
+        else:
+            d_loss, g_loss = self._step_algorithm_1(real, noises, masks)
+        return float(d_loss), float(g_loss)
 
     def weights(self) -> list[Array]:
         """Give copies of G's and then D's weights."""
-        return [W.copy() for W, _ in self.G + self.D]
+        # CuPy's arrays have ``get``, which copies them to the host.
+        return [W.copy() if self.xp is np else W.get() for W, _ in self.G + self.D]
 
     def _draw_noise(self) -> Array:
         """Draw z (B, Z), uniform on (-√3, √3)."""
@@ -71,10 +81,10 @@ class PlainTraining:
             masks.append(kept * np.float32(1 / config.dropout_keep))
         return masks
 
-    def _step_algorithm_1(self, real: Array, noises: list[Array], masks: list[list[Array]]) -> tuple[float, float]:
+    def _step_algorithm_1(self, real: Array, noises: list[Array], masks: list[list[Array]]) -> tuple[Any, Any]:
         """Update D on data and generated rows, then G on fresh noise."""
         images, _ = self._generate(noises[0])
-        logits, saved = self._discriminate(np.concatenate([real, images]), masks[0])
+        logits, saved = self._discriminate(self.xp.concatenate([real, images]), masks[0])
         d_loss, d_logits = self._discriminator_loss(logits)
         self._descend(self.D, self._backward_discriminator(d_logits, saved)[0])
 
@@ -85,11 +95,11 @@ class PlainTraining:
         self._descend(self.G, self._backward_generator(d_images, G_saved))
         return d_loss, g_loss
 
-    def _step_simultaneously(self, real: Array, noise: Array, masks: list[Array]) -> tuple[float, float]:
+    def _step_simultaneously(self, real: Array, noise: Array, masks: list[Array]) -> tuple[Any, Any]:
         """Update both from one batch: a backward pass of D's loss, and one of G's from the generated rows."""
         B = self.config.batch_size
         images, G_saved = self._generate(noise)
-        logits, saved = self._discriminate(np.concatenate([real, images]), masks)
+        logits, saved = self._discriminate(self.xp.concatenate([real, images]), masks)
         d_loss, d_logits = self._discriminator_loss(logits)
         d_gradients, _ = self._backward_discriminator(d_logits, saved)
         g_loss, d_logits = self._generator_loss(logits[B:])
@@ -99,23 +109,26 @@ class PlainTraining:
         self._descend(self.G, self._backward_generator(d_images, G_saved))
         return d_loss, g_loss
 
-    def _discriminator_loss(self, logits: Array) -> tuple[float, Array]:
-        B = self.config.batch_size
-        loss = 0.5 * (np.logaddexp(0, -logits[:B]).mean() + np.logaddexp(0, logits[B:]).mean())
-        probability = 1 / (1 + np.exp(-logits))
-        gradient = np.concatenate([probability[:B] - 1, probability[B:]])[:, None] * np.float32(0.5 / B)
-        return float(loss), gradient
+    def _softplus(self, x: Array) -> Any:
+        return self.xp.logaddexp(np.float32(0), x)
 
-    def _generator_loss(self, logits: Array) -> tuple[float, Array]:
-        gradient = (1 / (1 + np.exp(-logits)) - 1)[:, None] * np.float32(1 / len(logits))
-        return float(np.logaddexp(0, -logits).mean()), gradient
+    def _discriminator_loss(self, logits: Array) -> tuple[Any, Array]:
+        B = self.config.batch_size
+        loss = 0.5 * (self._softplus(-logits[:B]).mean() + self._softplus(logits[B:]).mean())
+        probability = 1 / (1 + self.xp.exp(-logits))
+        gradient = self.xp.concatenate([probability[:B] - 1, probability[B:]])[:, None] * np.float32(0.5 / B)
+        return loss, gradient
+
+    def _generator_loss(self, logits: Array) -> tuple[Any, Array]:
+        gradient = (1 / (1 + self.xp.exp(-logits)) - 1)[:, None] * np.float32(1 / len(logits))
+        return self._softplus(-logits).mean(), gradient
 
     def _generate(self, x: Array) -> tuple[Array, list[tuple[Array, Array]]]:
         saved = []
         for (W, b), config in zip(self.G, self.config.generator, strict=True):
             assert isinstance(config, LinearConfig)
             z = x @ W + b
-            y = np.maximum(z, 0) if config.activation == "relu" else 1 / (1 + np.exp(-z))
+            y = self.xp.maximum(z, 0) if config.activation == "relu" else 1 / (1 + self.xp.exp(-z))
             saved.append((x, y))
             x = y
         return x, saved
@@ -149,7 +162,7 @@ class PlainTraining:
             list(zip(self.D, self.config.discriminator, saved, strict=True))
         ):
             if isinstance(config, MaxoutConfig):
-                one_hot = np.arange(config.num_pieces) == pieces[:, :, None]
+                one_hot = self.xp.arange(config.num_pieces) == pieces[:, :, None]
                 dy = (dy[:, :, None] * one_hot).reshape(len(dy), -1)
             gradients = [x.T @ dy, dy.sum(0), *gradients]
             dy = (dy @ W.T) * mask

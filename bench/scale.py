@@ -58,7 +58,7 @@ def scale_rows(full: bool) -> Iterator[Case]:
         same: dict[str, Any] = {"params": {"N": N}}
         load = partial(_load, N)
         yield Case("load the file", run=load, verify=partial(_verify_load, N), bytes=64 * N, **same)
-        for backend in backends.LANDED:
+        for backend in recipe.HOST_BACKENDS:
             if (reason := backends.why_not(backend)) is not None:
                 yield Case(f"fastgan {backend}, start-up", missing=reason, **same)
                 continue

@@ -43,7 +43,7 @@ def fastgan_cases(config: Config, data: Dataset, params: dict[str, Any]) -> Iter
     bare = recipe.BareProducts(products)
     same: dict[str, Any] = {"params": params, "flop": recipe.flop_of(products), "threads": threads.num_threads()}
     yield Case("bare sgemm", run=bare.run, verify=bare.verify, setup=settled(bare.run), **same)
-    for backend in backends.LANDED:
+    for backend in recipe.HOST_BACKENDS:
         name = f"fastgan {backend}"
         if (reason := backends.why_not(backend)) is not None:
             yield Case(name, missing=reason, **same)
@@ -102,7 +102,7 @@ class PeerWork:
 def _torch(config: Config, trainer: Trainer, **options: bool) -> Training:
     import torch
 
-    from bench.peers.torch_cpu import TorchTraining
+    from bench.peers.torch_training import TorchTraining
 
     torch.set_num_threads(threads.num_threads())
     return TorchTraining(config, trainer, **options)
@@ -113,7 +113,7 @@ def _jax(config: Config, trainer: Trainer) -> Training:
 
     # On the CPU also where JAX finds a GPU: read when JAX is first imported.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from bench.peers.jax_cpu import JaxTraining
+    from bench.peers.jax_training import JaxTraining
 
     return JaxTraining(config, trainer)
 

@@ -436,7 +436,6 @@ def fast(monkeypatch):
     yield "cpu"
     monkeypatch.undo()
     backends.resolve.cache_clear()
-    backends.implementation.cache_clear()
 
 
 @pytest.mark.real_data

@@ -7,6 +7,7 @@ the estimate only chooses, every choice computes the same sums, up to the order 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -229,7 +230,19 @@ def _choose(
     bytes_a_row: int, machine: tuple[bool, int, int],
 ) -> Tiling:  # fmt: skip
     (M, N, K), (clusters, num_multiprocessors, max_shared_bytes) = sizes, machine
-    best, least = None, float("inf")
+
+    def clocks(tiling: Tiling) -> float:
+        return _divide_up(pieces, tiling.shape.n) * _clocks(tiling, M, N, K, num_multiprocessors)
+
+    # The first of equals.
+    return min(candidates(K, operands, arithmetic, pieces, split, bytes_a_row, clusters, max_shared_bytes), key=clocks)
+
+
+def candidates(
+    K: int, operands: tuple[Operand, Operand], arithmetic: int, pieces: int, split: bool, bytes_a_row: int,
+    clusters: bool, max_shared_bytes: int,
+) -> Iterator[Tiling]:  # fmt: skip
+    """Yield what ``choose`` chooses from: arguments as there, and whether and how much of it the device has."""
     for shape in _FMA_SHAPES if arithmetic == FMA else _MMA_SHAPES:
         columns = max(1, shape.n // pieces) * pieces if pieces <= shape.n else pieces
         chunks = _divide_up(pieces, shape.n)
@@ -238,13 +251,8 @@ def _choose(
             promote = arithmetic == FMA and splits * _MAX_CHAIN < K
             tiling = Tiling(shape, splits, clusters and splits > 1, arithmetic, columns, promote)
             shared_bytes = 4 * (tiling.shared_floats(*operands) + 4) + bytes_a_row * shape.m
-            if splits > max(_divide_up(K, shape.k), 1) or shared_bytes > max_shared_bytes:
-                continue
-            clocks = chunks * _clocks(tiling, M, N, K, num_multiprocessors)
-            if clocks < least:
-                best, least = tiling, clocks
-    assert best is not None, "the smallest shape fits every GPU"
-    return best
+            if splits <= max(_divide_up(K, shape.k), 1) and shared_bytes <= max_shared_bytes:
+                yield tiling
 
 
 def launch_product(tiling: Tiling, kernel: Kernel, M: int, N: int, workspace: Workspace, **arguments: Any) -> None:

@@ -4,7 +4,6 @@ import pytest
 
 from bench import epoch, memory, operations, recipe, scale, training_step
 from bench.harness import CannotRunError
-from fastgan.kernels.common import backends
 
 SMALL = (1, 4, 4)
 
@@ -38,6 +37,7 @@ def test_more_batches_in_full(monkeypatch):
     assert asked == [16, 64, 100, -100, 256, 1024, -1024, 4096] * 2
 
 
+@pytest.mark.parametrize("backend", recipe.HOST_BACKENDS)
 def test_every_operation_computes_what_the_reference_does(backend):
     for operation in operations.all_operations():
         operations.verify(operation, backend)
@@ -62,7 +62,7 @@ def test_an_operation_that_is_wrong_does_not_verify():
 def test_an_epoch_is_one(monkeypatch):
     monkeypatch.setattr(epoch, "_NUM_ROWS_QUICKLY", 200)
     cases = list(epoch.epoch(False))
-    assert len(cases) == 2 * (1 + len(backends.LANDED))
+    assert len(cases) == 2 * (1 + len(recipe.HOST_BACKENDS))
     for case in [case for case in cases if case.missing is None][:2]:
         case.verify()
         assert case.measure == "images/s"
@@ -98,7 +98,7 @@ def test_the_sizes_that_grow(monkeypatch):
 def test_the_growth_with_rows_is_verified(monkeypatch):
     monkeypatch.setattr(scale, "_ROWS", (200,))
     cases = list(scale.scale_rows(False))
-    growing = [f"fastgan {backend}, {part}" for backend in backends.LANDED for part in ("start-up", "step")]
+    growing = [f"fastgan {backend}, {part}" for backend in recipe.HOST_BACKENDS for part in ("start-up", "step")]
     assert [case.name for case in cases[: 1 + len(growing)]] == ["load the file", *growing]
     for case in cases[: 1 + len(growing)]:
         case.verify()

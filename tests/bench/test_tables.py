@@ -132,7 +132,13 @@ def probe(monkeypatch):
 
 @pytest.mark.usefixtures("probe")
 def test_the_command_lists_runs_and_names_the_nearest(tmp_path):
-    assert bench().stdout == "probe            What is probed.\n"
+    comparisons, parts = bench().stdout.split("\n\n")
+    assert comparisons == "probe            What is probed."
+    assert parts.startswith("On a GPU, by `python -m bench.gpu_check --parts NAME`")
+    assert "\nlatency          What a launch costs, and every tiling of every product.\n" in parts
+    assert bench("latency").stderr == (
+        "Error: latency needs a GPU, and a command of its own: `python -m bench.gpu_check --parts latency`.\n"
+    )
 
     done = bench("probe", "--out", tmp_path, "--min-repeats", 2, "--seconds", 0)
     assert done.exit_code == 0

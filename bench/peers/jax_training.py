@@ -1,7 +1,8 @@
-"""The training step in JAX on the CPU: one jitted function from state to state, whose buffers are handed over.
+"""The training step in JAX: one jitted function from state to state, whose buffers are handed over.
 
 Maxout is over pieces that lie outside; masks come from JAX's default generator, Threefry, which on a CPU is
-quicker than the one called "rbg".
+quicker than the one called "rbg". On a GPU "rbg" can be asked for, and many steps are one call, a scan, so that the
+host has no part in them.
 """
 
 from __future__ import annotations
@@ -30,21 +31,33 @@ class JaxTraining:
         The networks, the rates and the batch size; k is 1.
     trainer : Trainer
         Whose weights are copied, and whose data are learnt.
+    generator : {"threefry2x32", "rbg"}
+        What masks, noise and rows come from.
     """
 
-    def __init__(self, config: Config, trainer: Trainer) -> None:
+    def __init__(self, config: Config, trainer: Trainer, *, generator: str = "threefry2x32") -> None:
         self.config = config
         networks = {
             "G": _parameters(trainer.generator.layers, config.generator),
             "D": _parameters(trainer.discriminator.layers, config.discriminator),
         }
         velocities = jax.tree.map(jnp.zeros_like, networks)
-        self.state = {"networks": networks, "velocities": velocities, "key": jax.random.key(0)}
+        self.state = {"networks": networks, "velocities": velocities, "key": jax.random.key(0, impl=generator)}
         self.pixels = jnp.asarray(trainer.data)
         update = _step_simultaneously if config.update == "simultaneous" else _step_algorithm_1
         self._update = jax.jit(functools.partial(update, config), donate_argnums=0)
         draw = functools.partial(_step_with_draws, config, update, float(trainer.divisor))
         self._draw_and_update = jax.jit(draw, donate_argnums=0)
+
+        def scan(state: Any, pixels: jax.Array, num_steps: int) -> Any:
+            return jax.lax.scan(lambda state, _: draw(state, pixels), state, None, length=num_steps)
+
+        self._scan = jax.jit(scan, donate_argnums=0, static_argnums=2)
+
+    def steps(self, num_steps: int) -> None:
+        """Make steps as one call, a compiled loop; the first call for a number compiles."""
+        self.state, losses = self._scan(self.state, self.pixels, num_steps)
+        jax.block_until_ready((self.state, losses))
 
     def step(self) -> None:
         """Make one step on random rows of the data, with noise and masks of JAX's generator."""
