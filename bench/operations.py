@@ -95,7 +95,7 @@ def all_operations() -> Iterator[Operation]:
 def _layer_operations(
     config: LayerConfig, I: int, O: int, rows: dict[str, int], keep: float | None = None
 ) -> Iterator[Operation]:
-    columns = layers.num_columns(config, O)
+    (_, columns), _ = layers.parameter_shapes(config, (I,), O)
     name = "linear_maxout" if isinstance(config, MaxoutConfig) else "linear"
     width = f"{O}·{config.num_pieces}" if isinstance(config, MaxoutConfig) else f"{O}"
     for part, B in rows.items():
@@ -156,8 +156,8 @@ def _layer(
         return random.uniform(-1, 1, shape).astype(np.float32).astype(dtype)
 
     where = device(backend)
-    columns = layers.num_columns(config, O)
-    layer = layers.make(config, uniform(I, columns) * dtype(0.05), uniform(columns), where, Workspace())
+    (_, columns), _ = layers.parameter_shapes(config, (I,), O)
+    layer = layers.make(config, (I,), uniform(I, columns) * dtype(0.05), uniform(columns), where, Workspace())
     dropout = None
     if keep is not None:
         dropout = Dropout(keep, seed=1, stream=2, step=3, bits=np.empty((B, -(-I // 8)), np.uint8))

@@ -37,7 +37,8 @@ _POSITIVE = click.IntRange(min=1)
 @click.option(
     "--preset",
     help="The networks and numbers to start from: digits, or the released recipes mnist, tfd, tfd-stage2 (with "
-    "--init-from and a run of tfd) and cifar10.  [default: the data set's own, else mnist with the data's sizes]",
+    "--init-from and a run of tfd), cifar10 and cifar10-conv.  [default: the data set's own, else mnist with the "
+    "data's sizes]",
 )
 @fold_option
 @click.option(

@@ -67,11 +67,82 @@ class MaxoutConfig:
     max_col_norm: float | None = None
 
 
-LayerConfig = LinearConfig | MaxoutConfig
+@dataclass(frozen=True, kw_only=True)
+class ConvMaxoutConfig:
+    """A convolution of maxout units with stride 1, then the maximum over windows. Only the discriminator has them.
+
+    Attributes
+    ----------
+    num_channels : int
+        Units: channels of the output.
+    num_pieces : int
+        Kernels of a unit, whose maximum it is at each place.
+    kernel_size : int
+        Rows, and columns, of a kernel.
+    pad : int
+        Rows and columns of zeros round the image, 0 to ``kernel_size`` - 1.
+    pool_size, pool_stride : int
+        Rows, and columns, of the windows, and the steps between them, 1 to ``pool_size``; the last windows may reach
+        over the edge. 1 and 1 is no pooling.
+    irange, bias, dropout_keep
+        As in ``LinearConfig``; the bias is a kernel's, the same at every place.
+    max_col_norm : float, optional
+        Greatest norm of a whole kernel after an update.
+    """
+
+    layer: Literal["conv-maxout"] = "conv-maxout"
+    num_channels: int = 32
+    num_pieces: int = 2
+    kernel_size: int = 5
+    pad: int = 2
+    pool_size: int = 2
+    pool_stride: int = 2
+    irange: float = 0.005
+    bias: float = 0.0
+    dropout_keep: float = 1.0
+    max_col_norm: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvTransposeConfig:
+    """A transposed convolution ("deconvolution") to the image, with a bias a pixel. Only the generator's last layer.
+
+    Its inputs are seen as ``input_channels`` square images of side h; the output's side is
+    ``stride`` · (h - 1) + ``kernel_size``.
+
+    Attributes
+    ----------
+    input_channels : int
+        Channels of the input; the rest of its units are rows and columns.
+    num_channels : int
+        Channels of the image.
+    kernel_size : int
+        Rows, and columns, of a kernel.
+    stride : int
+        Steps in the image from one input pixel's place to the next one's.
+    irange, bias
+        As in ``LinearConfig``.
+    """
+
+    layer: Literal["conv-transpose"] = "conv-transpose"
+    input_channels: int = 80
+    num_channels: int = 3
+    kernel_size: int = 5
+    stride: int = 3
+    irange: float = 0.05
+    bias: float = 0.0
+
+
+LayerConfig = LinearConfig | MaxoutConfig | ConvMaxoutConfig | ConvTransposeConfig
 _NETWORKS = ("generator", "discriminator")
 # Reading annotations takes longer than all checks of a configuration.
 _known_hints: dict[type[Any], dict[str, Any]] = {}
-_LAYERS: dict[str, type[LinearConfig] | type[MaxoutConfig]] = {"linear": LinearConfig, "maxout": MaxoutConfig}
+_LAYERS: dict[str, type[Any]] = {
+    "linear": LinearConfig,
+    "maxout": MaxoutConfig,
+    "conv-maxout": ConvMaxoutConfig,
+    "conv-transpose": ConvTransposeConfig,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,8 +393,9 @@ def _check(config: Config) -> None:
     _check_kinds("", config)
     for network in _NETWORKS:
         layers = getattr(config, network)
-        if not isinstance(layers, tuple) or not all(isinstance(layer, LinearConfig | MaxoutConfig) for layer in layers):
-            raise ConfigError(f"{network} is {layers!r}; it must be a tuple of LinearConfig and MaxoutConfig")
+        if not isinstance(layers, tuple) or not all(isinstance(layer, LayerConfig) for layer in layers):
+            names = ", ".join(layer.__name__ for layer in _LAYERS.values())
+            raise ConfigError(f"{network} is {layers!r}; it must be a tuple of {names}")
     for name, low in {
         "noise_dim": 1,
         "d_steps": 1,
@@ -363,7 +435,12 @@ def _check(config: Config) -> None:
         for i, layer in enumerate(getattr(config, network)):
             _check_layer(f"{network}.{i}.", layer, is_last=i == len(getattr(config, network)) - 1)
     for i, layer in enumerate(config.generator):
-        if layer.dropout_keep != 1:
+        if isinstance(layer, ConvMaxoutConfig):
+            raise ConfigError(f"generator.{i} is a convolution of maxout units; only the discriminator can have those")
+        if isinstance(layer, ConvTransposeConfig):
+            if i < len(config.generator) - 1:
+                raise ConfigError(f"generator.{i} is a transposed convolution; only the last layer can be one")
+        elif layer.dropout_keep != 1:
             raise ConfigError(
                 f"generator.{i}.dropout_keep is {layer.dropout_keep!r}; it must be 1: only the discriminator has it"
             )
@@ -373,7 +450,16 @@ def _check(config: Config) -> None:
             raise ConfigError(
                 "The discriminator's last layer must be linear, sigmoid, of one unit: the probability D(x)"
             )
+        flat = False
         for i, layer in enumerate(config.discriminator):
+            if isinstance(layer, ConvTransposeConfig):
+                raise ConfigError(f"discriminator.{i} is a transposed convolution; only the generator can have one")
+            if flat and isinstance(layer, ConvMaxoutConfig):
+                raise ConfigError(
+                    f"discriminator.{i} is a convolution and the layer before it is none; convolutions come first, as "
+                    "units have no rows and columns"
+                )
+            flat = not isinstance(layer, ConvMaxoutConfig)
             if layer.bias == "marginals":
                 raise ConfigError(
                     f"discriminator.{i}.bias is 'marginals'; only the generator's output layer can have that"
@@ -381,8 +467,10 @@ def _check(config: Config) -> None:
     for i, layer in enumerate(config.generator[:-1]):
         if layer.bias == "marginals":
             raise ConfigError(f"generator.{i}.bias is 'marginals'; only the generator's output layer can have that")
-    if config.generator and not isinstance(config.generator[-1], LinearConfig):
-        raise ConfigError("The generator's last layer must be linear: its units are the pixels")
+    if config.generator and not isinstance(config.generator[-1], LinearConfig | ConvTransposeConfig):
+        raise ConfigError(
+            "The generator's last layer must be linear or a transposed convolution: its units are the pixels"
+        )
 
 
 def _check_kinds(prefix: str, fields: Any) -> None:
@@ -392,19 +480,36 @@ def _check_kinds(prefix: str, fields: Any) -> None:
 
 def _check_layer(prefix: str, layer: LayerConfig, is_last: bool) -> None:
     _check_kinds(prefix, layer)
-    _require(
-        is_last or layer.num_units is not None, prefix + "num_units", layer.num_units, "a number in a hidden layer"
-    )
-    _require(layer.num_units is None or layer.num_units >= 1, prefix + "num_units", layer.num_units, "1 or more")
     _require(0 <= layer.irange < math.inf, prefix + "irange", layer.irange, "a finite number, 0 or more")
     if isinstance(layer, LinearConfig):
         _require(
             layer.sparse_init is None or layer.sparse_init >= 1, prefix + "sparse_init", layer.sparse_init, "1 or more"
         )
+    if isinstance(layer, ConvTransposeConfig):
+        _require(math.isfinite(layer.bias), prefix + "bias", layer.bias, "finite")
+        for name in ("input_channels", "num_channels", "kernel_size", "stride"):
+            value = getattr(layer, name)
+            _require(value >= 1, prefix + name, value, "1 or more")
+        return
+    if isinstance(layer, ConvMaxoutConfig):
+        _require(layer.num_channels >= 1, prefix + "num_channels", layer.num_channels, "1 or more")
+        _require(layer.kernel_size >= 1, prefix + "kernel_size", layer.kernel_size, "1 or more")
+        last = layer.kernel_size - 1
+        _require(0 <= layer.pad <= last, prefix + "pad", layer.pad, f"0 to {last}, less than the kernel")
+        _require(1 <= layer.pool_size <= 16, prefix + "pool_size", layer.pool_size, "1 to 16")
+        _require(
+            1 <= layer.pool_stride <= layer.pool_size,
+            prefix + "pool_stride", layer.pool_stride, f"1 to {layer.pool_size}, the window's size",
+        )  # fmt: skip
+    else:
+        _require(
+            is_last or layer.num_units is not None, prefix + "num_units", layer.num_units, "a number in a hidden layer"
+        )
+        _require(layer.num_units is None or layer.num_units >= 1, prefix + "num_units", layer.num_units, "1 or more")
     _require(0 < layer.dropout_keep <= 1, prefix + "dropout_keep", layer.dropout_keep, "in (0, 1]")
     if isinstance(layer.bias, float):
         _require(math.isfinite(layer.bias), prefix + "bias", layer.bias, "finite")
     if layer.max_col_norm is not None:
         _require(0 < layer.max_col_norm < math.inf, prefix + "max_col_norm", layer.max_col_norm, "above 0")
-    if isinstance(layer, MaxoutConfig):
+    if isinstance(layer, MaxoutConfig | ConvMaxoutConfig):
         _require(1 <= layer.num_pieces <= 255, prefix + "num_pieces", layer.num_pieces, "1 to 255")

@@ -5,6 +5,7 @@ The two networks of the game are made here from a configuration: weights, biases
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -307,7 +308,7 @@ def build_generator(
     """
     made = _build(
         config.generator,
-        config.noise_dim,
+        (config.noise_dim,),
         num_pixels,
         Purpose.GENERATOR_WEIGHTS,
         config.seed,
@@ -318,19 +319,21 @@ def build_generator(
     return Generator(made, device, config.noise, dtype)
 
 
-def build_discriminator(config: Config, num_pixels: int, device: HostDevice, dtype: Any = np.float32) -> Discriminator:
-    """Make D with its first weights; arguments as for ``build_generator``."""
+def build_discriminator(
+    config: Config, image_shape: tuple[int, int, int], device: HostDevice, dtype: Any = np.float32
+) -> Discriminator:
+    """Make D with its first weights for images of ``image_shape``; other arguments as for ``build_generator``."""
     # The last layer's sigmoid is inside the loss, which needs the logit.
     *hidden, last = config.discriminator
     assert isinstance(last, LinearConfig)
     configs = (*hidden, replace(last, activation="identity", num_units=1))
-    made = _build(configs, num_pixels, 1, Purpose.DISCRIMINATOR_WEIGHTS, config.seed, None, device, dtype)
+    made = _build(configs, image_shape, 1, Purpose.DISCRIMINATOR_WEIGHTS, config.seed, None, device, dtype)
     return Discriminator(made, device, dtype)
 
 
 def _build(
     configs: Sequence[LayerConfig],
-    num_inputs: int,
+    input_shape: layers.Shape,
     num_outputs: int,
     purpose: Purpose,
     seed: int,
@@ -341,13 +344,15 @@ def _build(
     workspace = device.workspace()
     made: list[layers.Layer] = []
     for i, config in enumerate(configs):
-        columns = layers.num_columns(config, config.num_units or num_outputs)
+        W_shape, b_shape = layers.parameter_shapes(config, input_shape, num_outputs)
         # A weight, its velocity, and the weights once more while they are made.
-        check_memory(3 * num_inputs * columns * np.dtype(dtype).itemsize, f"{num_inputs:,} by {columns:,} weights")
-        W = _first_weights(config, num_inputs, columns, purpose, i, seed)
-        b = _first_biases(config, columns, pixel_means)
-        made.append(layers.make(config, W.astype(dtype), b.astype(dtype), device, workspace))
-        num_inputs = config.num_units or num_outputs
+        sizes = " by ".join(f"{length:,}" for length in W_shape)
+        check_memory(3 * math.prod(W_shape) * np.dtype(dtype).itemsize, f"{sizes} weights")
+        W = _first_weights(config, math.prod(W_shape[:-1]), W_shape[-1], purpose, i, seed)
+        b = _first_biases(config, b_shape, pixel_means)
+        first = W.astype(dtype).reshape(W_shape), b.astype(dtype)
+        made.append(layers.make(config, input_shape, *first, device, workspace))
+        input_shape = layers.output_shape(config, input_shape, num_outputs)
     return made
 
 
@@ -376,9 +381,11 @@ def _first_weights(
     return W
 
 
-def _first_biases(config: LayerConfig, columns: int, pixel_means: NDArray[np.float64] | None) -> NDArray[np.float64]:
+def _first_biases(
+    config: LayerConfig, shape: layers.Shape, pixel_means: NDArray[np.float64] | None
+) -> NDArray[np.float64]:
     if config.bias == "marginals":
         assert pixel_means is not None
         means = np.clip(pixel_means, 1e-7, 1 - 1e-7)
         return np.asarray(np.log(means) - np.log1p(-means))
-    return np.full(columns, float(config.bias))
+    return np.full(shape, float(config.bias))

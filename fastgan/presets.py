@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from fastgan.config import Config, LinearConfig, MaxoutConfig
+from fastgan.config import Config, ConvMaxoutConfig, ConvTransposeConfig, LinearConfig, MaxoutConfig
 from fastgan.errors import ConfigError
 
 
@@ -112,7 +112,38 @@ def _cifar10() -> Config:
     )
 
 
-_PRESETS = {"digits": _digits, "mnist": _mnist, "tfd": _tfd, "tfd-stage2": _tfd_stage2, "cifar10": _cifar10}
+def _cifar10_conv() -> Config:
+    return Config(
+        preset="cifar10-conv",
+        dataset="cifar10",
+        generator=(
+            LinearConfig(num_units=8000, activation="relu", irange=0.05),
+            LinearConfig(num_units=8000, activation="sigmoid", irange=0.05),
+            # 80 x 10 x 10 to 3 x 32 x 32.
+            ConvTransposeConfig(input_channels=80, num_channels=3, kernel_size=5, stride=3, irange=0.05),
+        ),
+        discriminator=(
+            # 32 → 33 → 16, 16 → 15 → 7, 7 → 9 → 5: 4,800 features.
+            ConvMaxoutConfig(kernel_size=8, pad=4, pool_size=4, dropout_keep=0.8),
+            ConvMaxoutConfig(kernel_size=8, pad=3, pool_size=4, dropout_keep=0.5),
+            ConvMaxoutConfig(num_channels=192, kernel_size=5, pad=3, dropout_keep=0.5),
+            MaxoutConfig(num_units=500, num_pieces=5, irange=0.005, dropout_keep=0.5),
+            LinearConfig(num_units=1, activation="sigmoid", irange=0.005, dropout_keep=0.5),
+        ),
+        noise="normal",
+        batch_size=128,
+        learning_rate=0.004,
+    )
+
+
+_PRESETS = {
+    "digits": _digits,
+    "mnist": _mnist,
+    "tfd": _tfd,
+    "tfd-stage2": _tfd_stage2,
+    "cifar10": _cifar10,
+    "cifar10-conv": _cifar10_conv,
+}
 NAMES = tuple(_PRESETS)
 
 
@@ -122,7 +153,7 @@ def preset(name: str) -> Config:
     Parameters
     ----------
     name : str
-        ``digits``, ``mnist``, ``tfd`` (stage 1), ``tfd-stage2`` or ``cifar10`` (fully connected).
+        ``digits``, ``mnist``, ``tfd`` (stage 1), ``tfd-stage2``, ``cifar10`` (fully connected) or ``cifar10-conv``.
 
     Raises
     ------

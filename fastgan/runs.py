@@ -83,7 +83,7 @@ class Run:
     @cached_property
     def discriminator(self) -> Discriminator:
         """D with its trained weights."""
-        discriminator = build_discriminator(self.config, self._num_pixels, self._device)
+        discriminator = build_discriminator(self.config, self.image_shape, self._device)
         self._load_weights(discriminator, "discriminator")
         return discriminator
 

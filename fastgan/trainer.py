@@ -22,7 +22,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgan.config import Config, LinearConfig
+from fastgan import layers
+from fastgan.config import Config, ConvTransposeConfig, LinearConfig
 from fastgan.datasets import Dataset
 from fastgan.errors import ConfigError, DataError
 from fastgan.kernels import gather, step
@@ -132,7 +133,7 @@ class Trainer:
             )
         means = dataset.pixel_means() if config.generator[-1].bias == "marginals" else np.zeros(num_pixels)
         self.generator = build_generator(config, num_pixels, means, device, dtype)
-        self.discriminator = build_discriminator(config, num_pixels, device, dtype)
+        self.discriminator = build_discriminator(config, dataset.image_shape, device, dtype)
 
         # A step's gather divides and no more: other normalisations are made once, here.
         self.data = device.upload(split.pixels if split.contrast is None else split.as_float32())
@@ -272,6 +273,7 @@ class Trainer:
         x = self._images[rows]
         dropouts: list[Dropout | None] = []
         for i, (layer, config) in enumerate(zip(self.discriminator.layers, self.config.discriminator, strict=True)):
+            assert not isinstance(config, ConvTransposeConfig)
             if config.dropout_keep == 1.0:
                 dropouts.append(None)
                 continue
@@ -368,12 +370,17 @@ def _check_fit(config: Config, dataset: Dataset) -> None:
     for network in ("generator", "discriminator"):
         if not getattr(config, network):
             raise ConfigError(f"{network} has no layers; start from a preset")
-    output = config.generator[-1]
-    if output.num_units not in (None, dataset.num_pixels):
+    shape: layers.Shape = (config.noise_dim,)
+    for layer in config.generator:
+        shape = layers.output_shape(layer, shape, dataset.num_pixels)
+    if shape not in ((dataset.num_pixels,), dataset.image_shape):
+        units = " x ".join(map(str, shape))
+        pixels = dataset.num_pixels if len(shape) == 1 else " x ".join(map(str, dataset.image_shape))
         raise ConfigError(
-            f"The generator's output layer has {output.num_units} units and an image of the data {dataset.num_pixels} "
-            "pixels; use the data set's own preset"
+            f"The generator's output layer has {units} units and an image of the data {pixels} pixels; use the data "
+            "set's own preset"
         )
+    output = config.generator[-1]
     if dataset.contrast is None or not isinstance(output, LinearConfig):
         return
     if output.activation != "identity" or output.bias == "marginals":

@@ -689,7 +689,7 @@ def _check_stage_1(trainer: Trainer, source: Path, loaded: Checkpoint) -> None:
     config, first = trainer.config, recorded_config(source, loaded)
     new, rest = config.generator[: config.new_layers], config.generator[config.new_layers :]
     num_pixels = trainer.generator.num_outputs
-    wanted = _describe_layers(new[-1].num_units, rest, num_pixels)
+    wanted = _describe_layers(trainer.generator.layers[len(new)].num_inputs, rest, num_pixels)
     found = _describe_layers(first.noise_dim, first.generator, int(np.prod(loaded.record["data"]["image_shape"])))
     if wanted != found:
         raise RunError(
@@ -699,8 +699,11 @@ def _check_stage_1(trainer: Trainer, source: Path, loaded: Checkpoint) -> None:
         )
 
 
-def _describe_layers(num_inputs: int | None, layers: Sequence[LayerConfig], num_outputs: int) -> str:
-    named = (f"{getattr(layer, 'activation', layer.layer)} {layer.num_units or num_outputs}" for layer in layers)
+def _describe_layers(num_inputs: int, layers: Sequence[LayerConfig], num_outputs: int) -> str:
+    named = (
+        f"{getattr(layer, 'activation', layer.layer)} {getattr(layer, 'num_units', None) or num_outputs}"
+        for layer in layers
+    )
     return " → ".join([str(num_inputs), *named])
 
 

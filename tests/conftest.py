@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from fastgan import datasets
+from fastgan import datasets, kernels
 from fastgan.errors import DataError
 from fastgan.kernels.common import backends, launcher
 from tests import requirements
@@ -30,6 +30,9 @@ def backend(request, monkeypatch):
     reason = backends.why_not(name)
     if reason is not None:
         pytest.skip(f"{name}: {reason}")
+    for operation in backends.LACKING.get(name, ()):
+        if getattr(request.module, operation, None) is getattr(kernels, operation):
+            pytest.skip(f"{name} has no {operation}")
     on_device.put_on(monkeypatch, request.module, name)
     return name
 

@@ -8,6 +8,7 @@ import numpy as np
 from fastgan.kernels import dropout, gather, noise
 from fastgan.kernels.common.philox import Purpose, stream_id
 from fastgan.kernels.dropout import Dropout
+from tests import plain_convolutions
 
 
 def sigmoid(a):
@@ -19,6 +20,7 @@ class PlainTraining:
 
     def __init__(self, config, dataset, generator, discriminator):
         self.config = config
+        self.image_shape = dataset.image_shape
         split = dataset.splits["train"]
         self.data = split.pixels / split.divisor if split.contrast is None else split.as_float32().astype(np.float64)
         self.G = [[a.astype(np.float64) for a in layer] for layer in generator]
@@ -79,6 +81,10 @@ class PlainTraining:
     def forward_generator(self, x):
         saved = []
         for (W, b, *_), config in zip(self.G, self.config.generator, strict=True):
+            if config.layer == "conv-transpose":
+                saved.append((x, None))
+                x = plain_convolutions.put(x, W, config) + b.reshape(-1)
+                continue
             z = x @ W + b
             y = {"relu": np.maximum(z, 0), "sigmoid": sigmoid(z), "identity": z}[config.activation]
             saved.append((x, y))
@@ -89,18 +95,28 @@ class PlainTraining:
         gradients = []
         layers = list(zip(self.G, self.config.generator, saved, strict=True))
         for (W, *_), config, (x, y) in reversed(layers):
+            if config.layer == "conv-transpose":
+                dW, dx = plain_convolutions.put_back(dy, x, W, config)
+                gradients.append([dW, dy.sum(0).reshape(layers[-1][0][1].shape)])
+                dy = dx
+                continue
             dz = dy * {"relu": y > 0, "sigmoid": y * (1 - y), "identity": 1}[config.activation]
             gradients.append([x.T @ dz, dz.sum(0)])
             dy = dz @ W.T
         return gradients[::-1]
 
     def forward_discriminator(self, x, substep, row_offset):
-        saved = []
+        saved, shape = [], self.image_shape
         for i, ((W, b, *_), config) in enumerate(zip(self.D, self.config.discriminator, strict=True)):
             stream = stream_id(Purpose.DROPOUT, layer=i, substep=substep)
             settings = Dropout(config.dropout_keep, self.config.seed, stream, self.t, row_offset)
             factor = dropout.mask(*x.shape, settings, backend="reference") / config.dropout_keep
             x = x * factor
+            if config.layer == "conv-maxout":
+                y, kept = plain_convolutions.forward(x.reshape(len(x), *shape), W, b, config)
+                saved.append((x, factor, kept))
+                x, shape = y.reshape(len(x), -1), y.shape[1:]
+                continue
             z = x @ W + b
             pieces = None
             if config.layer == "maxout":
@@ -115,6 +131,11 @@ class PlainTraining:
         gradients = []
         layers = list(zip(self.D, self.config.discriminator, saved, strict=True))
         for (W, *_), config, (x, factor, pieces) in reversed(layers):
+            if config.layer == "conv-maxout":
+                dW, db, dx = plain_convolutions.backward(dy, pieces, W, config)
+                gradients.append([dW, db])
+                dy = dx * factor
+                continue
             if config.layer == "maxout":
                 dy = (dy[:, :, None] * (np.arange(config.num_pieces) == pieces[:, :, None])).reshape(len(dy), -1)
             gradients.append([x.T @ dy, dy.sum(0)])
@@ -127,7 +148,7 @@ class PlainTraining:
             vW = self.momentum * vW - self.rate * dW
             vb = self.momentum * vb - self.rate * db
             W, b = W + vW, b + vb
-            if config.max_col_norm is not None:
-                norms = np.sqrt((W**2).sum(0))
+            if getattr(config, "max_col_norm", None) is not None:
+                norms = np.sqrt((W**2).sum(tuple(range(W.ndim - 1))))
                 W = W * np.clip(norms, 0, config.max_col_norm) / (1e-7 + norms)
             layer[:] = W, b, vW, vb

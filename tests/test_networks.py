@@ -12,7 +12,7 @@ from fastgan.networks import build_discriminator, build_generator
 def networks():
     config = preset("mnist")
     means = np.linspace(0, 1, 784)
-    return build_generator(config, 784, means, device()), build_discriminator(config, 784, device())
+    return build_generator(config, 784, means, device()), build_discriminator(config, (1, 28, 28), device())
 
 
 def test_the_mnist_presets_networks_are_the_recipes(networks):
@@ -91,7 +91,7 @@ def test_a_new_generator_draws_the_mean_image_and_a_new_discriminator_does_not_k
     means = digits.pixel_means()
     generator = build_generator(config, 64, means, device())
     np.testing.assert_allclose(generator.sample(500).mean(0), means, atol=0.05)
-    discriminator = build_discriminator(config, 64, device())
+    discriminator = build_discriminator(config, (1, 8, 8), device())
     probabilities = discriminator.probability(digits.splits["train"].as_float32(slice(0, 50)))
     assert probabilities.shape == (50,)
     np.testing.assert_allclose(probabilities, 0.5, atol=0.1)

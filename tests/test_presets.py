@@ -241,9 +241,9 @@ def test_marginals_are_of_no_use_to_normalised_images():
 
 
 def test_presets_of_data_sets():
-    assert NAMES == ("digits", "mnist", "tfd", "tfd-stage2", "cifar10")
+    assert NAMES == ("digits", "mnist", "tfd", "tfd-stage2", "cifar10", "cifar10-conv")
     assert [preset_for(name) for name in ("tfd", "cifar10", "fashion-mnist")] == ["tfd", "cifar10", "mnist"]
-    assert [preset(name).dataset for name in NAMES] == ["digits", "mnist", "tfd", "tfd", "cifar10"]
+    assert [preset(name).dataset for name in NAMES] == ["digits", "mnist", "tfd", "tfd", "cifar10", "cifar10"]
     for name in NAMES:
         assert Config.from_json(preset(name).to_json()) == preset(name)
 

@@ -21,6 +21,8 @@ NAMES: Final = ("auto", "cupy", "numba-cuda", "cpu", "reference")
 PRECISIONS: Final = ("float32", "tf32")
 # What has landed. A backend joins when its files stand in every operation's folder.
 LANDED: Final = ("cupy", "numba-cuda", "cpu", "reference")
+# Operations that a backend does without: it refuses the networks that need them.
+LACKING: Final = {"numba-cuda": ("conv_maxout", "conv_transpose", "max_pool")}
 
 
 @cache
@@ -126,7 +128,22 @@ def implementation(operation: str, backend: str, precision: str = "float32", /, 
 
 @cache
 def _implementation(operation: str, name: str) -> ModuleType:
+    short = operation.rpartition(".")[2]
+    if short in LACKING.get(name, ()):
+        raise BackendError(f"The backend {name} has no {short}; use --backend {'cupy' if name in ON_A_GPU else 'cpu'}")
     return importlib.import_module(f"{operation}.{FILES[name]}")
+
+
+def require_operations(backend: str, *operations: str) -> None:
+    """Raise unless a backend has these operations, so that what needs them ends before it begins.
+
+    Raises
+    ------
+    BackendError
+        One is missing; the sentence names it.
+    """
+    for operation in operations:
+        _implementation(f"fastgan.kernels.{operation}", backend)
 
 
 def require_precision(name: str, precision: str) -> None:

@@ -53,20 +53,10 @@ __device__ __forceinline__ void backward_input(const Gradient& dz, const float* 
     tile::part();
 }
 
-// dW = x'ᵀ dz, db = Σ_B dz: a product of x' (B, I) and dz (B, O), both across K; M is I, N is O. UPDATE: the step of W, b
-// and their velocities takes the place of dW and db.
-template <bool UPDATE, class Input, class Gradient>
-__device__ __forceinline__ void backward_weights(const Input& x, const Gradient& dz, float* W, float* b, float* vW,
-                                                 float* vb, int B, int I, int O, float rate, float momentum) {
-    DYNAMIC_SHARED(memory);
-    float* shared = (float*)memory;
-    int m = blockIdx.y * TILE_M, n = blockIdx.x * TILE_N;
-    typedef tile::Product<Input, Gradient> Product;
-    tile::ColumnSums<typename Product::SlotsB> sums;
-    Product::run(x, dz, m, n, B, shared, sums);
-    tile::Whole whole;
-    static_assert(SPLITS == 1 || sizeof(Input) == 0, "the batch is not split: db is one block's sum");
-    tile::meet(whole, shared, nullptr, nullptr, nullptr);
+// A tile of W's gradient (I, O); UPDATE: the step of W and its velocity takes its place.
+template <bool UPDATE>
+__device__ __forceinline__ void write_weights(const tile::Whole& whole, float* W, float* vW, int m, int n, int I, int O,
+                                              float rate, float momentum) {
     bool aligned = tile::is_aligned(W, O) && (!UPDATE || tile::is_aligned(vW, O));
     tile::each_quad(whole, I - m, O - n, [&](int row, int column, float4 g) {
         if constexpr (UPDATE) {
@@ -83,6 +73,23 @@ __device__ __forceinline__ void backward_weights(const Input& x, const Gradient&
             tile::write_quad(W, m + row, n + column, O, aligned, g);
         }
     });
+}
+
+// dW = x'ᵀ dz, db = Σ_B dz: a product of x' (B, I) and dz (B, O), both across K; M is I, N is O. UPDATE: the step of W, b
+// and their velocities takes the place of dW and db.
+template <bool UPDATE, class Input, class Gradient>
+__device__ __forceinline__ void backward_weights(const Input& x, const Gradient& dz, float* W, float* b, float* vW,
+                                                 float* vb, int B, int I, int O, float rate, float momentum) {
+    DYNAMIC_SHARED(memory);
+    float* shared = (float*)memory;
+    int m = blockIdx.y * TILE_M, n = blockIdx.x * TILE_N;
+    typedef tile::Product<Input, Gradient> Product;
+    tile::ColumnSums<typename Product::SlotsB> sums;
+    Product::run(x, dz, m, n, B, shared, sums);
+    tile::Whole whole;
+    static_assert(SPLITS == 1 || sizeof(Input) == 0, "the batch is not split: db is one block's sum");
+    tile::meet(whole, shared, nullptr, nullptr, nullptr);
+    write_weights<UPDATE>(whole, W, vW, m, n, I, O, rate, momentum);
     int column = n + threadIdx.x;
     if (blockIdx.y == 0 && threadIdx.x < TILE_N && column < O) {
         if constexpr (UPDATE) {

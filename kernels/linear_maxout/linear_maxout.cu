@@ -8,26 +8,9 @@
 // Each is one product of 2·B·I·U·P FLOP over the common tile (gemm_tile.cuh); of backward's, one in P is no product by 0.
 // Bytes, each array once: forward 4 (B·I + I·U·P + U·P) + 5·B·U, backward_input 4 (I·U·P + B·I) + 5·B·U, the update
 // 4 (B·I + 4·I·U·P) + 5·B·U. Neither z nor dz (B, U·P) is ever in global memory: a tile holds whole units, and dy is
-// expanded on the way into the tile. PIECES (P) is a define; where P > TILE_N a tile is a part of one unit's pieces, and
-// the block goes through the parts with a running maximum.
+// expanded on the way into the tile. PIECES (P) is a define.
 
-#include "layer.cuh"
-
-constexpr int UNITS = PIECES <= TILE_N ? TILE_N / PIECES : 1;
-constexpr int CHUNKS = (PIECES + TILE_N - 1) / TILE_N;
-
-struct Winner {
-    float y;
-    int piece;
-
-    // As np.maximum: a NaN wins, the first one; of equals the first stays.
-    __device__ __forceinline__ void challenge(float z, int p) {
-        if (!(z <= y) && !is_nan(y)) {
-            y = z;
-            piece = p;
-        }
-    }
-};
+#include "maxout.cuh"
 
 // dz (B, U·P) from dy and pieces (B, U).
 template <bool K_FAST_>
@@ -85,55 +68,12 @@ __global__ void TILE_CLUSTER __launch_bounds__(tile::THREADS)
     linear_maxout_forward(const float* __restrict__ x, const float* __restrict__ W, const float* __restrict__ b,
                           float* __restrict__ y, byte* __restrict__ pieces, int B, int I, int U, MASK_PARAMETERS,
                           float* partials, unsigned* tickets) {
-    DYNAMIC_SHARED(memory);
-    float* shared = (float*)memory;
-    int m = blockIdx.y * TILE_M, unit = blockIdx.x * UNITS;
-    typedef layer::InputOf<DROPOUT, true> InputOf;
-    auto input = InputOf::make(tile::Matrix(x, B, I), Mask MASK_ARGUMENTS);
-    tile::NoColumnSums none;
-    tile::Whole whole;
-    // With several chunks a thread has one row and keeps its winner.
-    static_assert(CHUNKS == 1 || (TILE_M <= tile::THREADS && SPLITS == 1) || sizeof(InputOf) == 0, "");
-    Winner running = {0.0f, 0};
-    for (int chunk = 0; chunk < CHUNKS; ++chunk) {
-        int n = unit * PIECES + chunk * TILE_N;
-        tile::Plain<false> weights{tile::Matrix(W, I, U * PIECES, n)};
-        tile::Product<typename InputOf::Type, tile::Plain<false>>::run(input, weights, m, n, I, shared, none);
-        if (!tile::meet(whole, shared, partials, tickets, (unsigned*)(shared + SHARED_FLOATS))) return;
-        int row_end = minimum(whole.row_end, B - m);
-        if constexpr (CHUNKS == 1) {
-            int num_units = minimum(UNITS, U - unit);
-            for (int q = (int)threadIdx.x; q < (row_end - whole.row_begin) * UNITS; q += tile::THREADS) {
-                int row = whole.row_begin + q / UNITS, u = q % UNITS;
-                if (u >= num_units) continue;
-                Winner winner = {whole.at(row, u * PIECES) + b[n + u * PIECES], 0};
-#pragma unroll 8
-                for (int p = 1; p < PIECES; ++p)
-                    winner.challenge(whole.at(row, u * PIECES + p) + b[n + u * PIECES + p], p);
-                long long at = (long long)(m + row) * U + unit + u;
-                y[at] = winner.y;
-                pieces[at] = (byte)winner.piece;
-            }
-        } else {
-            int row = threadIdx.x;
-            if (row < row_end) {
-                int first = chunk * TILE_N, count = minimum(TILE_N, PIECES - first);
-                for (int p = 0; p < count; ++p) {
-                    float z = whole.at(row, p) + b[n + p];
-                    if (first + p == 0)
-                        running = {z, 0};
-                    else
-                        running.challenge(z, first + p);
-                }
-                if (chunk == CHUNKS - 1) {
-                    long long at = (long long)(m + row) * U + unit;
-                    y[at] = running.y;
-                    pieces[at] = (byte)running.piece;
-                }
-            }
-        }
-        tile::part();
-    }
+    auto input = layer::InputOf<DROPOUT, true>::make(tile::Matrix(x, B, I), Mask MASK_ARGUMENTS);
+    maxout::forward<false>(input, W, b, B, I, U, partials, tickets, [&](int row, int unit, maxout::Winner winner) {
+        long long at = (long long)row * U + unit;
+        y[at] = winner.y;
+        pieces[at] = (byte)winner.piece;
+    });
 }
 
 template <bool DROPOUT>

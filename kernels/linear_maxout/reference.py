@@ -32,24 +32,24 @@ def forward(
     z = workspace.array("z", (x_BI.shape[0], W_IUP.shape[1]), x_BI.dtype)
     gemm(dropped_BI, W_IUP, z)
     np.add(z, b_UP, out=z)
-    _max_over_pieces(z.reshape(*out.shape, num_pieces), out, out_pieces, workspace)
+    max_over_pieces(z.reshape(*out.shape, num_pieces), out, out_pieces, workspace)
 
 
-def _max_over_pieces(z_BUP: Array, out: Array, out_pieces: NDArray[np.uint8], workspace: Workspace) -> None:
-    """Take the running maximum piece by piece: argmax over so short an axis costs several times as much."""
+def max_over_pieces(z: Array, out: Array, out_pieces: NDArray[np.uint8], workspace: Workspace) -> None:
+    """Take the running maximum over z's last axis: argmax over so short an axis costs several times as much."""
     wins = workspace.array("wins", out.shape, np.dtype(np.bool_))
-    piece_BU = workspace.array("piece", out.shape, out.dtype)
+    piece = workspace.array("piece", out.shape, out.dtype)
     is_number = workspace.array("is_number", out.shape, np.dtype(np.bool_))
-    np.copyto(out, z_BUP[:, :, 0])
+    np.copyto(out, z[..., 0])
     out_pieces[...] = 0
-    for p in range(1, z_BUP.shape[2]):
-        np.copyto(piece_BU, z_BUP[:, :, p])
+    for p in range(1, z.shape[-1]):
+        np.copyto(piece, z[..., p])
         # Not (z <= y) is true for a greater z and for NaN on either side; what is NaN already stays with its piece.
-        np.less_equal(piece_BU, out, out=wins)
+        np.less_equal(piece, out, out=wins)
         np.logical_not(wins, out=wins)
         np.equal(out, out, out=is_number)
         np.logical_and(wins, is_number, out=wins)
-        np.maximum(out, piece_BU, out=out)
+        np.maximum(out, piece, out=out)
         np.putmask(out_pieces, wins, np.uint8(p))
 
 

@@ -59,9 +59,14 @@ def update_from_product(
     """
     gemm(x_BI.T, dz_BO, vW_IO, alpha=-read_rate(learning_rate), beta=read_rate(momentum))
     if max_col_norm is None:
-        _add(W_IO.reshape(-1), vW_IO.reshape(-1), flag_or_none(flag), size=W_IO.size)
+        add(W_IO, vW_IO, flag)
     else:
         add_and_clip(W_IO, vW_IO, max_col_norm, flag)
+
+
+def add(W: Array, v: Array, flag: Array | None = None) -> None:
+    """Add the velocity to the weights; the flag is set where v holds a NaN or an infinity."""
+    _add(W.reshape(-1), v.reshape(-1), flag_or_none(flag), size=W.size)
 
 
 def add_and_clip(W_IO: Array, vW_IO: Array, max_col_norm: float, flag: Array | None = None) -> None:

@@ -13,7 +13,18 @@ import numpy as np
 
 from bench.recipe import random_images
 from fastgan import datasets, preset
-from fastgan.kernels import dropout, gather, linear, linear_maxout, nearest, noise, sgd
+from fastgan.kernels import (
+    conv_maxout,
+    conv_transpose,
+    dropout,
+    gather,
+    linear,
+    linear_maxout,
+    max_pool,
+    nearest,
+    noise,
+    sgd,
+)
 from fastgan.kernels.common import gemm_tile, launcher
 from fastgan.kernels.common.devices import device
 from fastgan.kernels.common.kernel import ARCHITECTURES
@@ -100,6 +111,7 @@ def every_kernel(architecture):
             _train("float32", "digits", UPDATES)
             _train("tf32", "digits", UPDATES)
         _launch_the_others(runtime)
+        _launch_convolutions(architecture)
     finally:
         gemm_tile.ARITHMETIC.update(chosen)
         launcher.set_runtime(None)
@@ -141,6 +153,34 @@ def _launch_the_others(runtime):
         # Once by the product and once by direct differences.
         for sigma in (50.0, 1e-9):
             parzen_cupy.log_density(rows, rows, np.full(10, sigma), None)
+
+
+def _launch_convolutions(architecture):
+    def array(*shape, dtype=np.float32):
+        # Large and never touched.
+        return Recorded(np.empty(shape, dtype))
+
+    settings, rates = Dropout(0.5, seed=1, stream=2), {"learning_rate": 0.1, "momentum": 0.5}
+    # C, H, K, pad, U and the pooling's size, of the convolutional CIFAR-10 model; B is that of its joined batch.
+    layers = [(32, 16, 8, 3, 32, 4)]
+    if architecture == max(ARCHITECTURES):
+        layers += [(3, 32, 8, 4, 32, 4), (32, 7, 5, 3, 192, 2)]
+    for precision in ("float32", "tf32") if architecture >= 80 else ("float32",):
+        for C, H, K, pad, U, size in layers if precision == "float32" else layers[:1]:
+            x, W, b = array(256, C, H, H), array(C, K, K, 2 * U), array(2 * U)
+            shared = {"pad": pad, "precision": precision}
+            y, pieces = conv_maxout.forward(x, W, b, 2, dropout=settings, **shared)
+            conv_maxout.backward_input(y, pieces, W, 2, row_scale_B=array(256), **shared)
+            conv_maxout.backward_update(x, y, pieces, 2, W, b, W, b, max_col_norm=1.0, **shared, **rates)
+            pooled, places = max_pool.forward(y, size, 2)
+            max_pool.backward(pooled, places, size, 2, y.shape[2:])
+        x, W, b, shared = array(128, 80, 10, 10), array(80, 3, 5, 5), array(3, 32, 32), {"precision": precision}
+        y = conv_transpose.forward(x, W, b, 3, **shared)
+        conv_transpose.backward_input(y, W, 3, **shared)
+        conv_transpose.backward_update(x, y, W, b, W, b, 3, **shared, **rates)
+    x, y, pieces = array(2, 3, 9, 9), array(2, 4, 7, 7), array(2, 4, 7, 7, dtype=np.uint8)
+    conv_maxout.backward_weights(x, y, pieces, 2)
+    conv_transpose.backward_weights(y, x, 1)
 
 
 def all_compiled(architectures=ARCHITECTURES):

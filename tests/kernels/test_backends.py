@@ -23,6 +23,9 @@ def functions(operation, backend):
 @pytest.mark.parametrize("operation", kernels.__all__)
 @pytest.mark.parametrize("name", OTHERS)
 def test_signatures_are_the_references(name, operation):
+    if operation in backends.LACKING.get(name, ()):
+        assert importlib.util.find_spec(f"fastgan.kernels.{operation}.{backends.FILES[name]}") is None
+        return
     public = importlib.import_module(f"fastgan.kernels.{operation}")
     called = {function for function in vars(public) if not function.startswith("_")}
     reference, own = functions(operation, "reference"), functions(operation, name)

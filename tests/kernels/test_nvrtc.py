@@ -9,7 +9,9 @@ from tests import requirements
 from tests.kernels import every_kernel, nvrtc
 
 # The training step's and the Parzen pass's own; the others run once, or for extreme arguments.
-HOT = re.compile(r"linear_(maxout_)?(forward|backward)|gan_loss|gather_rows|noise_uniform|parzen_product")
+HOT = re.compile(
+    r"(linear|conv)_((maxout|transpose)_)?(forward|backward)|max_pool|gan_loss|gather_rows|noise_uniform|parzen_product"
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
