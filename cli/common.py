@@ -24,6 +24,11 @@ SEED = click.IntRange(0, 2**64 - 1)
 BACKENDS = click.Choice(["auto", "cupy", "numba-cuda", "cpu", "reference"])
 
 
+def echo_path(path: Path) -> None:
+    """Print a path, byte for byte: a file's name need not be text in the terminal's encoding."""
+    click.echo(os.fsencode(path))
+
+
 def runs_option(command: _Command) -> _Command:
     """Add ``--runs DIR``."""
     return click.option(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fastgan.cli.common import check_out, open_run, run_argument, write_arrays
+from fastgan.cli.common import check_out, echo_path, open_run, run_argument, write_arrays
 
 
 @click.command("export")
@@ -48,4 +48,4 @@ def command(run: str | None, runs_dir: str, checkpoint: str, out: str) -> None:
     arrays["noise"] = np.array(generator.noise)
     arrays["image_shape"] = np.array(loaded.image_shape)
     write_arrays(path, arrays)
-    click.echo(str(path))
+    echo_path(path)

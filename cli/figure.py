@@ -10,6 +10,7 @@ from fastgan.cli.common import (
     StatusLine,
     check_out,
     data_dir_option,
+    echo_path,
     open_run,
     run_argument,
     write_file,
@@ -49,7 +50,7 @@ def figure_1(seed: int, backend: str, quiet: bool, out: str) -> None:
     played = game.play(seed, backend, lambda done, total: status.show(f"update {done} of {total}"))
     status.clear()
     write_file(path, game.plot(played))
-    click.echo(str(path))
+    echo_path(path)
 
 
 @command.command("2")
@@ -71,7 +72,7 @@ def figure_2(run: str | None, runs_dir: str, checkpoint: str, seed: int, data_di
     with DownloadProgress() as progress:
         dataset = loaded.load_dataset(data_dir, progress=progress)
     write_file(path, figures.to_png(pictures.figure_2(loaded, dataset, seed=seed)))
-    click.echo(str(path))
+    echo_path(path)
 
 
 @command.command("3")
@@ -88,4 +89,4 @@ def figure_3(run: str | None, runs_dir: str, checkpoint: str, seed: int, out: st
     from fastgan import figures, pictures
 
     write_file(path, figures.to_png(pictures.figure_3(loaded, seed=seed)))
-    click.echo(str(path))
+    echo_path(path)

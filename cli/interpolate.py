@@ -9,6 +9,7 @@ from fastgan.cli.common import (
     SEED,
     as_images,
     check_out,
+    echo_path,
     open_run,
     run_argument,
     write_arrays,
@@ -55,4 +56,4 @@ def command(run: str | None, runs_dir: str, checkpoint: str, rows: int, columns:
 
         images = as_images(pictures.interpolated(loaded, rows, columns, seed=seed), loaded.image_shape)
         write_arrays(path, {"images": np.ascontiguousarray(images)})
-    click.echo(str(path))
+    echo_path(path)

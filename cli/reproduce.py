@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from fastgan.cli.common import BACKENDS, SEED, StatusLine, duration
+from fastgan.cli.common import BACKENDS, SEED, StatusLine, duration, echo_path
 
 
 @click.command("reproduce")
@@ -114,6 +114,6 @@ def command(
         for number, handler in previous.items():
             signal.signal(number, handler)
         status.clear()
-    click.echo(str(reproduction.out / "report.html"))
+    echo_path(reproduction.out / "report.html")
     if not made:
         raise RunError("None of the parts could be made; the report says why of each")

@@ -10,6 +10,7 @@ from fastgan.cli.common import (
     as_images,
     check_out,
     data_dir_option,
+    echo_path,
     open_run,
     run_argument,
     write_arrays,
@@ -92,4 +93,4 @@ def command(
             neighbours = pictures.nearest_images(samples, dataset)
             arrays["nearest"] = np.ascontiguousarray(as_images(neighbours, loaded.image_shape))
         write_arrays(path, arrays)
-    click.echo(str(path))
+    echo_path(path)

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastgan.cli.common import BACKENDS, SEED, StatusLine, data_dir_option, duration, fold_option, runs_option
+from fastgan.cli.common import (
+    BACKENDS,
+    SEED,
+    StatusLine,
+    data_dir_option,
+    duration,
+    echo_path,
+    fold_option,
+    runs_option,
+)
 from fastgan.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -347,7 +356,7 @@ def _run(train: Any, quiet: bool) -> None:
         click.echo(f"  fastgan train --resume {shlex.quote(str(run.path))}", err=True)
     elif display.first_step == display.last_step and not quiet:
         click.echo(f"The run has all its {run.step} steps; to go on, raise --epochs or --steps.", err=True)
-    click.echo(str(run.path))
+    echo_path(run.path)
     if stopped:
         raise click.exceptions.Exit(128 + received[0])
 

@@ -52,7 +52,8 @@ def arguments(rng):
     name = rng.choice([*COMMANDS, "nonsense"])
     if name == "nonsense":
         return [rng.choice(TEXTS), rng.choice(TEXTS)]
-    words = [name, rng.choice(["list", "verify", "verify"])] if name == "data" else [name]
+    groups = {"data": ["list", "verify", "verify"], "figure": ["2", "3"]}
+    words = [name, rng.choice(groups[name])] if name in groups else [name]
     parameters = parameters_of(words)
     # Nothing is trained for real.
     words += ["--dry-run"] if name == "train" else []
@@ -61,6 +62,8 @@ def arguments(rng):
             values = [value_for(parameter, rng) for _ in range(max(parameter.nargs, 0 if is_flag(parameter) else 1))]
             values = [] if is_flag(parameter) else values
             words += values if isinstance(parameter, click.Argument) else [parameter.opts[-1], *values]
+    # The last one counts: nothing is reproduced for real either.
+    words += ["--only", "nonsense"] if name == "reproduce" else []
     return words
 
 
