@@ -111,6 +111,19 @@ def test_gradients_of_both_players_through_the_whole_networks(digits, rng, objec
         assert_gradient(function, changed, [before[name] - moved[name] for name in names], rng, relative=1e-5)
 
 
+def test_repeated_steps_are_the_steps_themselves(backend, digits):
+    # What a device keeps of a step and replays makes the same bits as the step run anew each time.
+    trainers = [Trainer(small(update="alternating"), digits, device(backend), 6) for _ in range(2)]
+    for _ in range(6):
+        trainers[0].step()
+    trainers[1].device.repeat(trainers[1].step, 4, lambda: False)
+    trainers[1].device.repeat(trainers[1].step, 2, lambda: False)
+    eager, repeated = (trainer.arrays() for trainer in trainers)
+    assert eager["state"][0] == 6
+    for name, array in eager.items():
+        np.testing.assert_array_equal(repeated[name], array, err_msg=name)
+
+
 def test_two_trainers_make_the_same_bits(backend, digits):
     config = small(update="alternating")
     trainers = [Trainer(config, digits, device(backend), 20) for _ in range(2)]
