@@ -104,6 +104,8 @@ def all_parts() -> dict[str, Part]:
         Part("latency", "what a launch costs, and every tiling of every product",
              (Step("launches", "bench.gpu.latency", ("--what", "launches"), 20.0),
               Step("tilings", "bench.gpu.latency", ("--what", "tilings"), 600.0)), 65.0),
+        Part("parzen", "the Parzen window, ten sigmas in one pass, by each arithmetic",
+             (Step("parzen", "bench.gpu.parzen", (), 40.0),), 40.0),
         Part("recipe", "MNIST: seconds of training to each Parzen score",
              (Step("tf32", "bench.gpu.mnist", ("--precision", "tf32"), 24.0),
               Step("float32", "bench.gpu.mnist", ("--precision", "float32"), 24.0)), 48.0),
@@ -315,6 +317,7 @@ _TABLES = {
     "compile": (), "tensor-cores": ("tensor-cores", "arithmetic"),
     "tests": ("tests-operations",), "determinism": ("tests-gpu",),
     "bench": ("gpu-training-step", "gpu-kernels"), "latency": ("latency", "tilings-best"),
+    "parzen": ("parzen",),
     "recipe": ("recipe-float32", "recipe-tf32"), "sanitizer": (),
 }  # fmt: skip
 

@@ -29,6 +29,11 @@ _MAX_SHARDS: Final = 64
 _PROBED_ROWS: Final = 128
 
 
+def arithmetic(architecture: int) -> int:
+    """Choose the product's arithmetic: split operands where there are tensor cores for them."""
+    return SPLIT if architecture >= 80 else FMA
+
+
 def log_density(
     queries_MD: Array, samples_ND: Array, sigmas_S: NDArray[np.float64], progress: Callable[[int], None] | None
 ) -> NDArray[np.float64]:
@@ -60,25 +65,25 @@ def log_density(
         precisions_S = np.where(fast_S, rates_S / LOG2_E, 0.5 / sigmas_S**2)
     constants_S = np.log(N) + D * np.log(sigmas_S * np.sqrt(2.0 * np.pi))
 
-    centred: tuple[Array, Array] | None = None
+    samples: tuple[Array, Array] | None = None
     if fast_S.any():
-        centred = _centred(samples_ND, means_D, scale)
+        samples = centred(samples_ND, means_D, scale)
     out_SM = np.empty((S, M))
     for m in range(0, M, _QUERIES_A_PASS):
         some_MD = queries_MD[m : m + _QUERIES_A_PASS]
         out = there.empty((S, len(some_MD)), np.float64)
-        if centred is not None:
-            queries = _centred(some_MD, means_D, scale)
+        if samples is not None:
+            queries = centred(some_MD, means_D, scale)
             places = np.flatnonzero(fast_S)
             for first in range(0, len(places), _SIGMAS_A_PASS):
                 some = places[first : first + _SIGMAS_A_PASS]
-                parts = _by_product(queries, centred, rates_S[some])
-                _merge(*parts, precisions_S[some], constants_S[some], some, out)
+                parts = by_product(queries, samples, rates_S[some])
+                merge(*parts, precisions_S[some], constants_S[some], some, out)
         places = np.flatnonzero(~fast_S)
         for first in range(0, len(places), _SIGMAS_A_PASS):
             some = places[first : first + _SIGMAS_A_PASS]
             parts = _directly(some_MD, samples_ND, precisions_S[some])
-            _merge(*parts, precisions_S[some], constants_S[some], some, out)
+            merge(*parts, precisions_S[some], constants_S[some], some, out)
         out_SM[:, m : m + len(some_MD)] = there.download(out)
         if progress is not None:
             progress(len(some_MD))
@@ -104,20 +109,19 @@ def _norms(rows: Array, means_D: Array, scale: float, centred: Array | None) -> 
     return norms
 
 
-def _centred(rows: Array, means_D: Array, scale: float) -> tuple[Array, Array]:
+def centred(rows: Array, means_D: Array, scale: float) -> tuple[Array, Array]:
+    """Subtract the means and scale: float32 rows, and their squared norms in float64."""
     centred = runtime().empty(rows.shape, np.float32)
     return centred, _norms(rows, means_D, scale, centred)
 
 
-def _by_product(
+def by_product(
     queries: tuple[Array, Array], samples: tuple[Array, Array], rates: NDArray[np.float64]
 ) -> tuple[Array, Array]:
     """Give each shard's least distances and sums, of scaled distances from the product."""
     there = runtime()
     (M, D), N, S = queries[0].shape, len(samples[0]), len(rates)
-    tiling = choose(
-        M, N, D, _ROWS, _ROWS, SPLIT if there.architecture >= 80 else FMA, split=False, bytes_a_row=8 * S + 4
-    )
+    tiling = choose(M, N, D, _ROWS, _ROWS, arithmetic(there.architecture), split=False, bytes_a_row=8 * S + 4)
     state_bytes = tiling.shape.m * (8 * S + 4)
     kernel = tiling.kernel(_SOURCE, "parzen_product", _ROWS, _ROWS, extra_bytes=state_bytes, SIGMAS=S)
     tiles, query_tiles, _ = tiling.grid(M, N)
@@ -159,7 +163,7 @@ def _num_shards(tiles: int, query_tiles: int, num_multiprocessors: int) -> int:
     return min(range(1, min(tiles, _MAX_SHARDS) + 1), key=tiles_in_turn)
 
 
-def _merge(
+def merge(
     least: Array,
     sums: Array,
     precisions: NDArray[np.float64],
@@ -167,6 +171,7 @@ def _merge(
     places: NDArray[np.intp],
     out: Array,
 ) -> None:
+    """Merge the shards' states into rows ``places`` of ``out`` (S, M)."""
     there = runtime()
     shards, S, M = sums.shape
     arrays: dict[str, Any] = {

@@ -20,6 +20,7 @@ from bench.gpu import (
     latency,
     machine,
     mnist,
+    parzen,
     record,
     sanitizer,
     tensor_cores,
@@ -122,6 +123,20 @@ def test_answers_are_read_as_what_they_mean():
     assert found[1] == "A sum of products in the same half of k keeps 2 bits below float32's last."
     assert found[3] == "A sum of products and c keeps 2 bits below float32's last."
     assert tensor_cores.meanings(asked, answers(40, np.float32))[0].endswith("rounds to nearest.")
+
+
+def test_the_parzen_window_on_the_emulator(emulator, context, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert parzen.run(context, (40, 70, 50), lambda sequence, rounds: [1e-3] * (sequence() is None) * rounds) == PASSED
+    assert "off by" in capsys.readouterr().out
+    with (context.out / "check" / "parzen.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["what"].partition(":")[0] for row in rows] == ["FMA", "split", "tf32", "cuBLAS"]
+    assert all(row["passed"] == "True" for row in rows[:3])
+    assert float(rows[1]["worst error in nats"]) < float(rows[2]["worst error in nats"])
+    # An error above what the operation promises is a failure.
+    monkeypatch.setattr(parzen, "_WORST_NATS", 1e-9)
+    assert parzen.run(context, (40, 70, 50), lambda sequence, rounds: [1e-3] * rounds) == FAILED
 
 
 def test_tensor_cores_on_the_emulator(emulator, context, capsys):
