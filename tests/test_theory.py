@@ -23,7 +23,7 @@ def discriminator(num_inputs, *configs, irange=0.0, rng=None):
         columns = config.num_units * getattr(config, "num_pieces", 1)
         W = np.zeros((sizes, columns)) if rng is None else rng.uniform(-irange, irange, (sizes, columns))
         b = np.zeros(columns) if rng is None else rng.uniform(-irange, irange, columns)
-        layers.append(make(config, W, b, compute, workspace))
+        layers.append(make(config, (1, 1, sizes), W, b, compute, workspace))
         sizes = config.num_units
     return Discriminator(layers, compute, np.float64)
 

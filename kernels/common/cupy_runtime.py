@@ -62,7 +62,8 @@ def import_cupy() -> Any:
         cupy = importlib.import_module("cupy")
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
-            raise BackendError(f"CuPy is not installed ({REMEDY})") from error
+            missing = "" if driver_version() else ", and no GPU's driver answers"
+            raise BackendError(f"CuPy is not installed ({REMEDY}){missing}") from error
         raise BackendError(f"CuPy cannot be imported ({_line(error)})") from error
     try:
         count = cupy.cuda.runtime.getDeviceCount()

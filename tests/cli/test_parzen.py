@@ -280,7 +280,10 @@ def test_what_the_command_line_alone_shows_to_be_wrong_exits_with_2(runs, argume
 
 
 def test_a_backend_that_is_not_here_exits_with_1(runs, no_cupy):
-    assert "CUDA 13 driver); use --backend auto" in invoke("parzen", *FEW, "--backend", "cupy", code=1).stderr
+    assert (
+        "CuPy is not installed (pip install 'fastgan[cuda12]'"
+        in invoke("parzen", *FEW, "--backend", "cupy", code=1).stderr
+    )
 
 
 def test_a_runs_score_is_kept_beside_it_and_shown_in_its_report(runs, tmp_path):
