@@ -5,9 +5,9 @@
 //
 // A block takes 32 queries through every gridDim.y-th tile of 32 samples; a second launch compares what the blocks found.
 
-#include "device.cuh"
+#include "distances.cuh"
 
-constexpr int SIDE = 32, DEPTH = 16, STRIDE = DEPTH + 1;
+using distances::SIDE;
 
 struct Found {
     double distance;
@@ -27,34 +27,12 @@ __global__ void __launch_bounds__(256)
     nearest_of_shard(const Q* __restrict__ queries, const S* __restrict__ samples, int M, long long N, int D,
                      double* __restrict__ distances, long long* __restrict__ indices) {
     DYNAMIC_SHARED(memory);
-    double* of_queries = (double*)memory;
-    double* of_samples = of_queries + SIDE * STRIDE;
     int x = threadIdx.x % 16, y = threadIdx.x / 16;
     long long first_query = blockIdx.x * (long long)SIDE;
     Found found[2] = {{INFINITE, 0}, {INFINITE, 0}};
     for (long long first = blockIdx.y * (long long)SIDE; first < N; first += gridDim.y * (long long)SIDE) {
-        double sums[2][2] = {{0.0, 0.0}, {0.0, 0.0}};
-        for (int d = 0; d < D; d += DEPTH) {
-            __syncthreads();
-            for (int i = threadIdx.x; i < SIDE * DEPTH; i += 256) {
-                int row = i / DEPTH, column = i % DEPTH;
-                bool in_D = d + column < D;
-                long long m = first_query + row, n = first + row;
-                of_queries[row * STRIDE + column] = in_D && m < M ? (double)queries[m * D + d + column] : 0.0;
-                of_samples[row * STRIDE + column] = in_D && n < N ? (double)samples[n * D + d + column] : 0.0;
-            }
-            __syncthreads();
-#pragma unroll
-            for (int k = 0; k < DEPTH; ++k)
-#pragma unroll
-                for (int i = 0; i < 2; ++i)
-#pragma unroll
-                    for (int j = 0; j < 2; ++j) {
-                        double difference =
-                            of_queries[(y + 16 * i) * STRIDE + k] - of_samples[(x + 16 * j) * STRIDE + k];
-                        sums[i][j] += difference * difference;
-                    }
-        }
+        double sums[2][2];
+        distances::of_tile(queries, samples, first_query, first, M, N, D, (double*)memory, sums);
 #pragma unroll
         for (int i = 0; i < 2; ++i)
 #pragma unroll

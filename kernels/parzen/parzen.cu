@@ -9,7 +9,7 @@
 // A row's state is its least distance so far, which serves all sigmas, and a sum a sigma relative to it. Blocks along x
 // share the samples; their states are merged in order by a last launch.
 
-#include "device.cuh"
+#include "distances.cuh"
 #ifdef SIGMAS
 #include "gemm_tile.cuh"
 #endif
@@ -150,7 +150,7 @@ __global__ void __launch_bounds__(tile::THREADS)
 
 // --- direct distances ---
 
-constexpr int SIDE = 32, DEPTH = 16, STRIDE = DEPTH + 1;
+using distances::SIDE;
 
 // least (shards, M) and sums (shards, S, M), both float64; precisions are 1 / (2 σ²). 256 threads have a tile of 32 x 32
 // pairs, 2 x 2 each, and S sums for each of 32 queries, by 8 threads a query.
@@ -159,45 +159,23 @@ __global__ void __launch_bounds__(256)
     parzen_direct(const Q* __restrict__ queries, const T* __restrict__ samples, const double* __restrict__ precisions,
                   int S, int M, long long N, int D, double* __restrict__ least_out, double* __restrict__ sums_out) {
     DYNAMIC_SHARED(memory);
-    double* of_queries = (double*)memory;
-    double* of_samples = of_queries + SIDE * STRIDE;
-    double* distances = of_samples + SIDE * STRIDE;
-    double* sums = distances + SIDE * (SIDE + 1);
+    double* of_pairs = (double*)memory + distances::MEMORY;
+    double* sums = of_pairs + SIDE * (SIDE + 1);
     int x = threadIdx.x % 16, y = threadIdx.x / 16;
     int row = threadIdx.x / 8, lane = threadIdx.x % 8;
     long long first_query = blockIdx.y * (long long)SIDE;
     for (int i = threadIdx.x; i < SIDE * S; i += 256) sums[i] = 0.0;
     double least = INFINITE;
     for (long long first = blockIdx.x * (long long)SIDE; first < N; first += gridDim.x * (long long)SIDE) {
-        double pairs[2][2] = {{0.0, 0.0}, {0.0, 0.0}};
-        for (int d = 0; d < D; d += DEPTH) {
-            __syncthreads();
-            for (int i = threadIdx.x; i < SIDE * DEPTH; i += 256) {
-                int r = i / DEPTH, column = i % DEPTH;
-                bool in_D = d + column < D;
-                long long m = first_query + r, n = first + r;
-                of_queries[r * STRIDE + column] = in_D && m < M ? (double)queries[m * D + d + column] : 0.0;
-                of_samples[r * STRIDE + column] = in_D && n < N ? (double)samples[n * D + d + column] : 0.0;
-            }
-            __syncthreads();
-#pragma unroll
-            for (int k = 0; k < DEPTH; ++k)
-#pragma unroll
-                for (int i = 0; i < 2; ++i)
-#pragma unroll
-                    for (int j = 0; j < 2; ++j) {
-                        double difference =
-                            of_queries[(y + 16 * i) * STRIDE + k] - of_samples[(x + 16 * j) * STRIDE + k];
-                        pairs[i][j] += difference * difference;
-                    }
-        }
+        double pairs[2][2];
+        distances::of_tile(queries, samples, first_query, first, M, N, D, (double*)memory, pairs);
 #pragma unroll
         for (int i = 0; i < 2; ++i)
 #pragma unroll
-            for (int j = 0; j < 2; ++j) distances[(y + 16 * i) * (SIDE + 1) + x + 16 * j] = pairs[i][j];
+            for (int j = 0; j < 2; ++j) of_pairs[(y + 16 * i) * (SIDE + 1) + x + 16 * j] = pairs[i][j];
         __syncthreads();
         int count = N - first < SIDE ? (int)(N - first) : SIDE;
-        const double* of_row = distances + row * (SIDE + 1);
+        const double* of_row = of_pairs + row * (SIDE + 1);
         double near = INFINITE;
         for (int j = lane; j < count; j += 8) near = of_row[j] < near ? of_row[j] : near;
 #pragma unroll
