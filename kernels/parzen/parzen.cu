@@ -67,6 +67,19 @@ __global__ void __launch_bounds__(128)
 // Eight neighbouring lanes share a row of the tile: their reads of four rows then meet no bank twice.
 constexpr int LANES = 8, COLUMNS = TILE_N / LANES, ROWS_AT_ONCE = tile::THREADS / LANES;
 
+// A lane's terms of one sigma. MASKED: columns beyond the samples, whose norm is infinite, have none; their distance times
+// a rate so small that it is 0 would be NaN.
+template <bool MASKED>
+__device__ __forceinline__ float terms(const float (&distance)[COLUMNS], const float (&norms)[COLUMNS], float now, float rate) {
+    float total = 0.0f;
+#pragma unroll
+    for (int j = 0; j < COLUMNS; ++j) {
+        float term = exp2_fast((now - distance[j]) * rate);
+        total += !MASKED || norms[j] < INFINITE ? term : 0.0f;
+    }
+    return total;
+}
+
 // least (shards, M) float32 and sums (shards, SIGMAS, M) float64; rates are log2(e) / (2 σ²) of the scaled distances.
 __global__ void __launch_bounds__(tile::THREADS)
     parzen_product(const float* __restrict__ queries, const double* __restrict__ query_norms,
@@ -92,6 +105,7 @@ __global__ void __launch_bounds__(tile::THREADS)
         tile::NoColumnSums none;
         tile::Product<tile::Plain<true>, tile::Plain<true>>::run(a, b, m, n, D, shared, none);
         __syncthreads();
+        bool whole = n + TILE_N <= N;
         float norms[COLUMNS];
 #pragma unroll
         for (int j = 0; j < COLUMNS; ++j)
@@ -115,13 +129,8 @@ __global__ void __launch_bounds__(tile::THREADS)
             float before = least[row], now = near < before ? near : before;
 #pragma unroll
             for (int s = 0; s < SIGMAS; ++s) {
-                float total = 0.0f;
-#pragma unroll
-                for (int j = 0; j < COLUMNS; ++j) {
-                    // Of what lies outside the samples the distance is infinite: 2^-inf is 0. Infinity less infinity
-                    // would be NaN: the host sees to it that all true distances are finite.
-                    total += exp2_fast((now - distance[j]) * rate[s]);
-                }
+                // The host sees to it that all true distances are finite.
+                float total = whole ? terms<false>(distance, norms, now, rate[s]) : terms<true>(distance, norms, now, rate[s]);
 #pragma unroll
                 for (int other = 1; other < LANES; other *= 2) total += shuffle_xor(total, other);
                 if (lane == 0) {
