@@ -101,6 +101,8 @@ class _Reader:
 
     def _read_matrix(self, source: _Stored | _Packed) -> None:
         flags = self._read_part(source, _UINT32, 8)
+        if len(flags) < 8:
+            raise self._damaged("holds an array whose head cannot be read")
         (word,) = struct.unpack(f"{self._order}I", flags[:4])
         array_class, is_complex = word & 0xFF, bool(word >> 8 & _COMPLEX)
         if array_class not in _CLASSES and array_class not in _NUMERIC_CLASSES:

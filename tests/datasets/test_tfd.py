@@ -154,6 +154,16 @@ def test_a_damaged_file_raises_nothing_but_our_own_error(tmp_path):
     assert refused > 100
 
 
+def test_flags_that_are_cut_short_are_damage(tmp_path):
+    # The first array's flags say that they are 2 bytes long, in place of 8.
+    whole = bytearray(mat(ARRAYS))
+    assert whole[136:144] == b"\x06\x00\x00\x00\x08\x00\x00\x00"
+    whole[140] = 2
+    write_files(tmp_path, {FILE: bytes(whole)})
+    with pytest.raises(DataError, match="an array whose head cannot be read"):
+        made_up().load(tmp_path)
+
+
 def test_a_file_can_hold_more_than_is_needed(tmp_path):
     more = {
         "a": np.full((2, 2), 1.0, object),

@@ -17,11 +17,13 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from scipy.io import savemat
 
 import fastgan
 from fastgan import checkpoint, datasets
 from fastgan.checkpoint import Checkpoint
 from fastgan.datasets.idx import read_idx
+from fastgan.datasets.mat import read_arrays
 from fastgan.errors import FastganError
 from tests.datasets.made_up import ARRAYS, CONTENT, TRAIN_IMAGES, TRAIN_LABELS
 from tests.runs_for_tests import environment
@@ -156,6 +158,22 @@ def _uncompressed(content):
     return max(len(content), 1 << 16)
 
 
+# What of a MATLAB file is asked for, by its shapes.
+_MATLAB = {"images": [(40, 12, 12)], "folds": [(40, 5)]}
+
+
+def _matlab_file(**options):
+    rng, buffer = np.random.default_rng(5), io.BytesIO()
+    images, folds = rng.integers(0, 256, (40, 12, 12), dtype=np.uint8), rng.integers(0, 4, (40, 5)).astype(np.float64)
+    savemat(buffer, {"images": images, "folds": folds, "text": "more than is asked for"}, **options)
+    return buffer.getvalue()
+
+
+def _read_matlab(path):
+    with path.open("rb") as file:
+        read_arrays(file, path, _MATLAB, "ask its owners for another copy")
+
+
 PARSERS = {
     parser.name: parser
     for parser in (
@@ -172,6 +190,10 @@ PARSERS = {
                 gzip.compress(IDX[:16] + bytes(1 << 27), 9), gzip.compress(b"") * 999,
             ],
             lambda path: read_idx(path, IMAGES_SHAPE), lambda content: len(IDX),
+        ),
+        Parser(
+            "mat", ".mat", [_matlab_file(), _matlab_file(do_compression=True), _matlab_file(oned_as="row")],
+            _read_matlab, len,
         ),
         Parser(
             "npy", ".npy",

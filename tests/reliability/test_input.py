@@ -27,7 +27,7 @@ ROOT = Path(fastgan.__file__).parent.parent
 
 
 @pytest.mark.parametrize(
-    "names", [("idx", "gzip", "npy", "config"), ("npz", "hdf5", "checkpoint", "checkpoint with its digest")]
+    "names", [("idx", "gzip", "npy", "config", "mat"), ("npz", "hdf5", "checkpoint", "checkpoint with its digest")]
 )
 def test_every_parser_refuses_or_reads_what_is_mutated(processes, names):
     for name, counted in fuzz.in_a_process(60, 1, names).items():
