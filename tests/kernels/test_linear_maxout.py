@@ -10,7 +10,7 @@ from tests.kernels.differences import assert_gradient
 # B, I, U, P
 SHAPES = [
     (1, 1, 1, 1), (2, 3, 5, 2), (7, 13, 11, 3), (100, 100, 48, 5),
-    (17, 65, 9, 8), (3, 4, 2, 17), (2, 3, 2, 255), (64, 1, 7, 4),
+    (17, 65, 9, 8), (3, 4, 2, 17), (2, 3, 2, 255), (64, 1, 7, 4), (5, 31, 4, 6), (33, 9, 5, 7),
 ]  # fmt: skip
 DROPOUT = Dropout(0.5, seed=7, stream=stream_id(Purpose.DROPOUT, 1), step=3, row_offset=5)
 
