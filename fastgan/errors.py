@@ -35,3 +35,8 @@ class NotEnoughMemoryError(FastganError, MemoryError):
 
 class FastganWarning(UserWarning):
     """Something that a user should know and that did not stop the work."""
+
+
+def one_line(error: BaseException) -> str:
+    """Give another's error message on one line, or the error's name where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

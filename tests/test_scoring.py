@@ -429,18 +429,9 @@ def test_a_curve_needs_a_choice(small, samples):
         plot_sigmas(parzen(samples, small, sigma=0.3))
 
 
-@pytest.fixture
-def fast(monkeypatch):
-    """The fast CPU backend, also where ``backends.LANDED`` does not name it yet."""
-    monkeypatch.setattr(backends, "LANDED", tuple(dict.fromkeys((*backends.LANDED, "cpu"))))
-    yield "cpu"
-    monkeypatch.undo()
-    backends.resolve.cache_clear()
-
-
 @pytest.mark.real_data
-def test_ten_thousand_training_images_score_what_is_known_of_them(real_mnist_folder, fast):
+def test_ten_thousand_training_images_score_what_is_known_of_them(real_mnist_folder):
     mnist = datasets.load("mnist", data_dir=real_mnist_folder)
-    score = parzen(mnist.splits["train"].as_float32(slice(0, 10_000)), mnist, backend=fast)
+    score = parzen(mnist.splits["train"].as_float32(slice(0, 10_000)), mnist, backend="cpu")
     assert f"{score.log_likelihood:.2f} ± {score.standard_error:.2f}" == "241.19 ± 2.13"
     assert f"{score.sigma:.4f}" == "0.1668"

@@ -9,7 +9,7 @@ from functools import cache
 from types import ModuleType
 from typing import Final
 
-from fastgan.errors import BackendError, FastganWarning
+from fastgan.errors import BackendError, FastganWarning, one_line
 from fastgan.kernels.common import cupy_runtime, launcher
 from fastgan.kernels.common.arrays import Array, home_of
 
@@ -160,11 +160,6 @@ def require_precision(name: str, precision: str) -> None:
         raise ValueError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
     if precision == "tf32" and name != "cupy":
         raise BackendError(f"The backend {name} computes in float32 and has no tf32; leave --precision out")
-
-
-def one_line(error: BaseException) -> str:
-    """Give an error's message on one line, or its name where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _where(home: str | None) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from fastgan.errors import BackendError
+from fastgan.errors import BackendError, one_line
 from fastgan.kernels.common.arrays import Array
 from fastgan.kernels.common.kernel import Kernel, program_text
 
@@ -64,18 +64,14 @@ def import_cupy() -> Any:
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
             missing = "" if driver_version() else ", and no GPU's driver answers"
             raise BackendError(f"CuPy is not installed ({REMEDY}){missing}") from error
-        raise BackendError(f"CuPy cannot be imported ({_line(error)})") from error
+        raise BackendError(f"CuPy cannot be imported ({one_line(error)})") from error
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:
-        raise BackendError(f"no GPU answers ({_line(error)})") from error
+        raise BackendError(f"no GPU answers ({one_line(error)})") from error
     if count == 0:
         raise BackendError("no GPU answers (the driver counts none)")
     return cupy
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 class CupyRuntime:
@@ -174,7 +170,7 @@ class CupyRuntime:
             except Exception as error:
                 # Of many types: no NVRTC, a header that CuPy misses, a compile error, a driver older than the code.
                 raise BackendError(
-                    f"The kernel {kernel.name} of {kernel.source} cannot be compiled or loaded: {_line(error)}"
+                    f"The kernel {kernel.name} of {kernel.source} cannot be compiled or loaded: {one_line(error)}"
                 ) from error
             if kernel.shared_bytes > 48 * 1024:
                 function.max_dynamic_shared_size_bytes = kernel.shared_bytes

@@ -22,9 +22,8 @@ import numba
 import numpy as np
 from numba import cuda as _cuda
 
-from fastgan.errors import BackendError
+from fastgan.errors import BackendError, one_line
 from fastgan.kernels.common.arrays import Array, Counter, Rate
-from fastgan.kernels.common.backends import one_line
 from fastgan.kernels.common.cupy_runtime import OLDEST, REMEDY
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])

@@ -124,17 +124,17 @@ def test_no_step_begins_when_the_time_is_over(module, tmp_path):
 
 
 def test_the_exit_status_and_the_page(module, tmp_path, capsys):
-    good, bad = (Part(what, "a title", (one(module, what),), 30.0) for what in ("works", "fails"))
+    good, bad = (Part(f"{what} at once", "a title", (one(module, what),), 30.0) for what in ("works", "fails"))
     folder = tmp_path / "out"
     assert gpu_check.check([good], folder, COMMON, None, 60.0) == 0
     assert gpu_check.check([good, bad], folder, COMMON, None, 60.0) == 1
     page = (folder / "summary.md").read_text()
     assert page.startswith("# NVIDIA Probe, 3 multiprocessors\n\nPython 3 · commit 0123 · 2026-01-01\n")
-    assert "| works/works | passed |" in page
-    assert "| fails/fails | failed |" in page
+    assert "| works at once/works | passed |" in page
+    assert "| fails at once/fails | failed |" in page
     printed = capsys.readouterr().out
     assert page in printed
-    assert printed.splitlines()[-1].startswith("| fails/fails | failed |")
+    assert printed.splitlines()[-1].startswith("| fails at once/fails | failed |")
 
 
 def test_a_machine_that_refuses_a_tool_is_no_failure(module, tmp_path):

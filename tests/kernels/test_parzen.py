@@ -1,4 +1,3 @@
-import importlib
 import sys
 import tracemalloc
 import types
@@ -26,10 +25,7 @@ def either(request):
 
 
 def compute(backend, queries, samples, sigmas, progress=None):
-    if backend in backends.LANDED:
-        return parzen.log_density(queries, samples, np.asarray(sigmas), progress=progress, backend=backend)
-    file = importlib.import_module(f"fastgan.kernels.parzen.{backend}")
-    return file.log_density(queries, samples, np.asarray(sigmas, np.float64), progress)
+    return parzen.log_density(queries, samples, np.asarray(sigmas), progress=progress, backend=backend)
 
 
 def written_out(queries, samples, sigmas):
