@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import warnings
-from functools import cache
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache, partial
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 from fastgan.errors import BackendError, FastganWarning, one_line
 from fastgan.kernels.common import cupy_runtime, launcher
@@ -91,7 +94,7 @@ def _why_not_numba_cuda() -> str | None:
     return reason
 
 
-def implementation(operation: str, backend: str, precision: str = "float32", /, **arrays: Array | None) -> ModuleType:
+def implementation(operation: str, backend: str, precision: str = "float32", /, **arrays: Array | None) -> Any:
     """Import the file of an operation's folder that holds a backend's code.
 
     Parameters
@@ -123,7 +126,46 @@ def implementation(operation: str, backend: str, precision: str = "float32", /, 
             raise TypeError(f"{first} lies {_where(home)} and the backend {backend} needs it {_where(needed)}")
     name = resolve(backend)
     require_precision(name, precision)
-    return _implementation(operation, name)
+    module = _implementation(operation, name)
+    calls = _recorded.get()
+    return module if calls is None else _Recorder(module, calls)
+
+
+# What ``recorded`` fills while it is open.
+_recorded: ContextVar[list[Callable[[], object]] | None] = ContextVar("fastgan_recorded", default=None)
+
+
+@contextmanager
+def recorded() -> Iterator[list[Callable[[], object]]]:
+    """Keep every call of an operation's backend that is made inside the block, arguments checked, to make it again.
+
+    Yields
+    ------
+    list of callable
+        One a call, in their order.
+    """
+    calls: list[Callable[[], object]] = []
+    token = _recorded.set(calls)
+    try:
+        yield calls
+    finally:
+        _recorded.reset(token)
+
+
+class _Recorder:
+    """Stands for a backend's file and keeps each call of a function in it."""
+
+    def __init__(self, module: ModuleType, calls: list[Callable[[], object]]) -> None:
+        self._module, self._calls = module, calls
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        function = getattr(self._module, name)
+
+        def call(*args: Any) -> Any:
+            self._calls.append(partial(function, *args))
+            return function(*args)
+
+        return call
 
 
 @cache

@@ -8,15 +8,16 @@ the files ``cpu.py`` do.
 - A loop runs in parallel where it has enough to do, and BLAS never at the same time. What a loop computes does not
   depend on the number of threads: no sum is ever split between them.
 - NaN is a value like others: no loop is compiled with the flags that assume there is none.
-- The threading layer is Numba's own ``workqueue``. Its threads sleep between loops, where those of OpenMP spin and take
-  the cores from BLAS; it survives a fork, where GNU's OpenMP ends the process; and it is always there, where TBB is a
-  package of its own. It can run one loop at a time only: a lock sees to it for the loops here, whatever thread
-  they are called from. A program that runs parallel Numba code of its own at the same time sets
-  ``NUMBA_THREADING_LAYER`` to ``tbb`` or ``omp``, which is left as it is found.
+- The threading layer is OpenMP where Numba can load it, as on Linux with GNU's, which nearly every machine has: its
+  threads look out for the next loop for a while before they sleep, so that a loop of a training step begins in 2
+  microseconds. Numba's own ``workqueue``, which is always there, takes 150 to 300 for it, so with it only far larger
+  loops are shared. A program that runs other parallel Numba code may choose by ``NUMBA_THREADING_LAYER``.
+- GNU's OpenMP does not survive a fork: in a child of a process that has run a parallel loop no loop is parallel.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import threading
 import types
@@ -33,11 +34,23 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 prange = numba.prange
 
-# Elements that a loop must touch before a second thread is worth waking. Waking one takes 10 microseconds, but between
-# two products BLAS's own threads still spin for milliseconds on the cores that ours would run on: MNIST's alternating
-# step on two threads takes 28.5 ms with every loop from 2^15 elements on in parallel, 26.4 ms from 2^18 on, and 25.6 ms
-# with none, where its bare products take 21.5 ms. Far larger loops gain all the same: the Parzen window's among them.
-PARALLEL_SIZE = 1 << 22
+_settings: Any = numba.config
+
+
+def _choose_threading_layer() -> str:
+    if _settings.THREADING_LAYER == "default":
+        try:
+            importlib.import_module("numba.np.ufunc.omppool")
+        except ImportError:
+            _settings.THREADING_LAYER = "workqueue"
+        else:
+            _settings.THREADING_LAYER = "omp"
+    return str(_settings.THREADING_LAYER)
+
+
+_LAYER = _choose_threading_layer()
+# Elements that a loop must touch before a second thread is worth waking: 5 microseconds of one, or a millisecond.
+PARALLEL_SIZE = 1 << (20 if _LAYER == "workqueue" else 14)
 
 # Of what Numba can make parallel, only what says so: it compiles in half the time, and every copy of a slice stays one.
 _PRANGE_ONLY = {
@@ -48,13 +61,26 @@ _PRANGE_ONLY = {
 _one_loop_at_a_time = threading.Lock()
 _has_warned = False
 
-_settings: Any = numba.config
-if _settings.THREADING_LAYER == "default":
-    _settings.THREADING_LAYER = "workqueue"
+# Whether threads were started here, and whether they were left behind in the process that this one was forked from.
+_has_threads = False
+_lost_threads = False
+
+
+def _after_fork() -> None:
+    global _lost_threads, _one_loop_at_a_time
+    _lost_threads = _has_threads
+    # Another thread of the parent may have held it.
+    _one_loop_at_a_time = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Loop:
     """A compiled function of arrays and numbers, called with ``size=``, the number of elements that it touches.
+
+    Or with ``parts=``, where its ``prange`` runs over so many parts of a work that was shared out before.
 
     Parameters
     ----------
@@ -70,12 +96,15 @@ class Loop:
         renamed = _renamed(function, f"{function.__name__}_parallel")
         self._parallel = _compiled(renamed, fastmath, parallel=_PRANGE_ONLY)
 
-    def __call__(self, *args: Any, size: int) -> None:
+    def __call__(self, *args: Any, size: int = 0, parts: int | None = None) -> None:
         """Run it."""
-        if size < PARALLEL_SIZE or (threads := min(num_threads(), _settings.NUMBA_NUM_THREADS)) == 1:
+        global _has_threads
+        threads = min(num_threads(), _settings.NUMBA_NUM_THREADS)
+        if threads == 1 or _lost_threads or (size < PARALLEL_SIZE if parts is None else parts == 1):
             self._serial(*args)
             return
         with _one_loop_at_a_time:
+            _has_threads = True
             # The number is the calling thread's own in Numba, so it is set where it is used.
             if numba.get_num_threads() != threads:
                 numba.set_num_threads(threads)
@@ -148,7 +177,9 @@ def _if_possible(of_cache: Callable[..., Any], path: str) -> Callable[..., Any]:
 
 def _stamp_of_shared_files() -> tuple[tuple[float, int], ...]:
     folder = os.path.dirname(__file__)
-    stats = [os.stat(os.path.join(folder, name)) for name in ("loops.py", "philox_loops.py")]
+    stats = [
+        os.stat(os.path.join(folder, name)) for name in ("loops.py", "philox_loops.py", "products.py", "vectors.py")
+    ]
     return tuple((stat.st_mtime, stat.st_size) for stat in stats)
 
 

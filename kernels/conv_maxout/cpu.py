@@ -1,4 +1,4 @@
-"""A convolution of maxout units: BLAS over patches, and compiled passes before and after each product.
+"""A convolution of maxout units: products over patches, and compiled passes before and after each product.
 
 Patches are the columns of their matrix: one of its rows is then the images moved by a step of the kernel, in runs as
 long as an image is wide, and the product's rows are the pieces' images, so that the maximum over pieces is one of whole
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgan.kernels.common.arrays import Array, Rate, Workspace, read_rate
-from fastgan.kernels.common.blas import gemm
 from fastgan.kernels.common.loops import loop, prange
+from fastgan.kernels.common.products import product
 from fastgan.kernels.conv_maxout.reference import matrix, parts
 from fastgan.kernels.dropout import Dropout
 from fastgan.kernels.dropout import cpu as dropout_cpu
@@ -41,7 +41,7 @@ def forward(
     for images in parts(B, len(W) * height * width):
         patches = columns(x_BCHW[images], W_CKKUP.shape[1], 1, pad, (height, width), workspace)
         z = workspace.array("z", (W.shape[1], patches.shape[1]), W.dtype)
-        gemm(W.T, patches, z)
+        product(W.T, patches, z, workspace)
         _max_over_pieces(z, b_UP, num_pieces, _flat(out[images]), _flat(out_pieces[images]), size=z.size)
 
 
@@ -64,7 +64,7 @@ def backward_input(
     for images in parts(B, len(W) * height * width):
         dz = _dz(dy_BUHW, pieces_BUHW, num_pieces, row_scale_B, images, db, workspace)
         dpatches = workspace.array("patches", (len(W), dz.shape[1]), dz.dtype)
-        gemm(W, dz, dpatches)
+        product(W, dz, dpatches, workspace)
         add_columns(dpatches, W_CKKUP.shape[1], 1, pad, (height, width), out[images])
     if dropout is not None:
         dropout_cpu.apply_again(out.reshape(B, -1), dropout, out.reshape(B, -1))
@@ -160,7 +160,7 @@ def _accumulate(
     for images in parts(B, len(target) * height * width):
         dz = _dz(dy_BUHW, pieces_BUHW, num_pieces, row_scale_B, images, sums, workspace)
         patches = columns(x_BCHW[images], target_CKKUP.shape[1], 1, pad, (height, width), workspace)
-        gemm(patches, dz.T, target, alpha=alpha, beta=beta if images.start == 0 else 1.0)
+        product(patches, dz.T, target, workspace, alpha=alpha, beta=beta if images.start == 0 else 1.0)
     db_UP[...] = sums
 
 

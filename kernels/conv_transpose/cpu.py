@@ -1,4 +1,4 @@
-"""A transposed convolution: BLAS, and compiled passes that put patches into images and take them out."""
+"""A transposed convolution: products, and compiled passes that put patches into images and take them out."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from fastgan.kernels.common.arrays import Array, Rate, Workspace, read_rate
-from fastgan.kernels.common.blas import gemm
 from fastgan.kernels.common.loops import loop, prange
+from fastgan.kernels.common.products import product
 from fastgan.kernels.conv_maxout.cpu import add_columns, columns
 from fastgan.kernels.conv_maxout.reference import parts
 from fastgan.kernels.conv_transpose.reference import matrix, pixels
@@ -27,7 +27,7 @@ def forward(
     for images in parts(B, kernels.shape[1] * H * W):
         x = pixels(x_BCHW[images], workspace)
         patches = workspace.array("patches", (kernels.shape[1], x.shape[1]), x.dtype)
-        gemm(kernels.T, x, patches)
+        product(kernels.T, x, patches, workspace)
         add_columns(patches, W_COKK.shape[2], stride, 0, (H, W), out[images])
     _add_bias(out.reshape(B, -1), b_OHW.reshape(-1), size=out.size)
 
@@ -41,7 +41,7 @@ def backward_input(
     for images in parts(B, kernels.shape[1] * H * W):
         patches = columns(dy_BOHW[images], W_COKK.shape[2], stride, 0, (H, W), workspace)
         dx = workspace.array("pixels", (C, patches.shape[1]), patches.dtype)
-        gemm(kernels, patches, dx)
+        product(kernels, patches, dx, workspace)
         out[images] = dx.reshape(C, -1, H, W).transpose(1, 0, 2, 3)
 
 
@@ -92,7 +92,7 @@ def _accumulate(
     for images in parts(B, target.shape[1] * H * W):
         x = pixels(x_BCHW[images], workspace)
         patches = columns(dy_BOHW[images], target_COKK.shape[2], stride, 0, (H, W), workspace)
-        gemm(x, patches.T, target, alpha=alpha, beta=beta if images.start == 0 else 1.0)
+        product(x, patches.T, target, workspace, alpha=alpha, beta=beta if images.start == 0 else 1.0)
     _sum_over_batch(dy_BOHW.reshape(B, -1), db_OHW.reshape(-1), size=dy_BOHW.size)
 
 

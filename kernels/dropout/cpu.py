@@ -27,7 +27,11 @@ def mask(num_rows: int, num_columns: int, dropout: Dropout) -> NDArray[np.bool_]
 
 def apply(x_BI: Array, dropout: Dropout, out: Array) -> None:
     """Draw the mask and apply it in one pass."""
-    _apply(x_BI, out, *_draw(dropout), _threshold(dropout), x_BI.dtype.type(dropout.scale), size=out.size)
+    how = (*_draw(dropout), _threshold(dropout), x_BI.dtype.type(dropout.scale))
+    if x_BI is out:
+        _apply_in_place(out, *how, size=out.size)
+    else:
+        _apply(x_BI, out, *how, size=out.size)
 
 
 def apply_again(x_BI: Array, dropout: Dropout, out: Array) -> None:
@@ -62,3 +66,16 @@ def _apply(
             # Chosen, not multiplied by 0, which would keep a NaN.
             scaled = x_I[i] * scale
             out_I[i] = scaled if (words[i] >> np.uint32(8)) < threshold else x.dtype.type(0)
+
+
+@loop
+def _apply_in_place(
+    x: Any, row_offset: Any, step: Any, stream: Any, k0: Any, k1: Any, threshold: Any, scale: Any
+) -> None:
+    # A loop of its own: where what is read and what is written are the same, LLVM has to see it (three times as fast).
+    for b in prange(x.shape[0]):
+        words = row_words(new_row(x.shape[1]), b, row_offset, step, stream, k0, k1)
+        x_I = x[b]
+        for i in range(x.shape[1]):
+            scaled = x_I[i] * scale
+            x_I[i] = scaled if (words[i] >> np.uint32(8)) < threshold else x.dtype.type(0)

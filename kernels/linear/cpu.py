@@ -1,4 +1,4 @@
-"""A layer of linear units: BLAS for the products, and one compiled pass before or after each."""
+"""A layer of linear units: bias and activation go over each block of the product while the cache holds it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from fastgan.kernels.common.arrays import Array, Rate, Workspace
-from fastgan.kernels.common.blas import gemm
 from fastgan.kernels.common.loops import inlined, loop, prange
+from fastgan.kernels.common.products import block, place, plan, product
 from fastgan.kernels.dropout import Dropout
 from fastgan.kernels.dropout import cpu as dropout_cpu
 from fastgan.kernels.sgd import cpu as sgd_cpu
@@ -31,12 +31,12 @@ def forward(
     workspace: Workspace,
 ) -> None:
     """Write y = f(dropout(x) W + b) into ``out``."""
-    gemm(dropped(x_BI, dropout, workspace), W_IO, out)
-    if activation == "sigmoid":
-        sigmoid = _add_bias_sigmoid_float32 if out.itemsize == 4 else _add_bias_sigmoid
-        sigmoid(out, b_O, size=8 * out.size)
-    else:
-        _add_bias(out, b_O, activation == "relu", size=out.size)
+    x_BI = dropped(x_BI, dropout, workspace)
+    how = plan(len(x_BI), W_IO.shape[1], len(W_IO), out.itemsize)
+    _forward(
+        x_BI, W_IO, b_O, _CODES[activation], out, how.blocks, how.depth,
+        *how.scratch(workspace, out.dtype), parts=len(how.blocks),
+    )  # fmt: skip
 
 
 def backward_input(
@@ -53,8 +53,8 @@ def backward_input(
     """Write dx into ``out``."""
     dz_BO = dy_BO
     if activation != "identity" or row_scale_B is not None:
-        dz_BO, _ = _dz_and_db(dy_BO, y_BO, activation, row_scale_B, workspace)
-    gemm(dz_BO, W_IO.T, out)
+        dz_BO = _dz(dy_BO, y_BO, activation, row_scale_B, workspace)
+    product(dz_BO, W_IO.T, out, workspace)
     if dropout is not None:
         dropout_cpu.apply_again(out, dropout, out)
 
@@ -72,8 +72,8 @@ def backward_weights(
     workspace: Workspace,
 ) -> None:
     """Write dW and db."""
-    dz_BO, _ = _dz_and_db(dy_BO, y_BO, activation, row_scale_B, workspace, db_O)
-    gemm(dropped(x_BI, dropout, workspace).T, dz_BO, dW_IO)
+    dz_BO = _dz(dy_BO, y_BO, activation, row_scale_B, workspace, db_O)
+    product(dropped(x_BI, dropout, workspace).T, dz_BO, dW_IO, workspace)
 
 
 def backward_update(
@@ -97,9 +97,10 @@ def backward_update(
     """Update W, b and their velocities in place."""
     if skip is not None and skip[0]:
         return
-    dz_BO, db_O = _dz_and_db(dy_BO, y_BO, activation, row_scale_B, workspace)
+    db_O = workspace.array("db", b_O.shape, b_O.dtype)
+    dz_BO = _dz(dy_BO, y_BO, activation, row_scale_B, workspace, db_O)
     x_BI = dropped(x_BI, dropout, workspace)
-    sgd_cpu.update_from_product(x_BI, dz_BO, W_IO, vW_IO, learning_rate, momentum, max_col_norm, skip)
+    sgd_cpu.update_from_product(x_BI, dz_BO, W_IO, vW_IO, learning_rate, momentum, max_col_norm, skip, workspace)
     sgd_cpu.update(b_O, vb_O, db_O, learning_rate, momentum, None, skip)
 
 
@@ -117,52 +118,22 @@ def scale_or_none(row_scale_B: Array | None, dtype: np.dtype[Any]) -> Array:
     return _WITHOUT_SCALE[dtype] if row_scale_B is None else row_scale_B
 
 
-def _dz_and_db(
+def _dz(
     dy_BO: Array,
     y_BO: Array,
     activation: str,
     row_scale_B: Array | None,
     workspace: Workspace,
     db_O: Array | None = None,
-) -> tuple[Array, Array]:
-    """Carry dy through the activation, row_scale · dy · f', and sum it over the batch, in one pass."""
+) -> Array:
+    """Carry dy through the activation, row_scale · dy · f', and sum it over the batch if asked to, in one pass."""
     dz_BO = workspace.array("dz", dy_BO.shape, dy_BO.dtype)
-    if db_O is None:
-        db_O = workspace.array("db", dy_BO.shape[1:], dy_BO.dtype)
     scale_B = scale_or_none(row_scale_B, dy_BO.dtype)
-    _through_activation(dy_BO, y_BO, scale_B, _CODES[activation], dz_BO, db_O, size=dz_BO.size)
-    return dz_BO, db_O
-
-
-@loop
-def _add_bias(z: Any, b: Any, is_relu: Any) -> None:
-    for row in prange(z.shape[0]):
-        z_O = z[row]
-        if is_relu:
-            for o in range(z.shape[1]):
-                value = z_O[o] + b[o]
-                # Asked this way round a NaN stays.
-                z_O[o] = z.dtype.type(0) if value <= 0 else value
-        else:
-            for o in range(z.shape[1]):
-                z_O[o] += b[o]
-
-
-@loop
-def _add_bias_sigmoid(z: Any, b: Any) -> None:
-    one = z.dtype.type(1)
-    for row in prange(z.shape[0]):
-        for o in range(z.shape[1]):
-            z[row, o] = one / (one + math.exp(-(z[row, o] + b[o])))
-
-
-@loop
-def _add_bias_sigmoid_float32(z: Any, b: Any) -> None:
-    one = np.float32(1)
-    for row in prange(z.shape[0]):
-        z_O = z[row]
-        for o in range(z.shape[1]):
-            z_O[o] = one / (one + _exp_float32(-(z_O[o] + b[o])))
+    if db_O is None:
+        _through_activation(dy_BO, y_BO, scale_B, _CODES[activation], dz_BO, size=dz_BO.size)
+    else:
+        _through_activation_and_sum(dy_BO, y_BO, scale_B, _CODES[activation], dz_BO, db_O, size=dz_BO.size)
+    return dz_BO
 
 
 @inlined
@@ -172,6 +143,7 @@ def _exp_float32(x: Any) -> Any:
     Numba calls the C library's for one element at a time; this one LLVM vectorises (20 times as fast). Cody and
     Waite's reduction x = n ln 2 + r, and Cephes' polynomial.
     """
+    x = np.float32(x)
     x = np.float32(88) if x > np.float32(88) else x
     x = np.float32(-87) if x < np.float32(-87) else x
     # Adding 1.5 · 2^23 rounds to an integer and leaves it in the low bits: no conversion, which NaN has none.
@@ -190,26 +162,72 @@ def _exp_float32(x: Any) -> Any:
 
 
 @loop
-def _through_activation(dy: Any, y: Any, scale: Any, code: Any, dz: Any, db: Any) -> None:
+def _forward(
+    x: Any, W: Any, b: Any, code: Any, y: Any,
+    blocks: Any, depth: Any, packed: Any, sums: Any,
+) -> None:  # fmt: skip
+    none = y[:0]
+    for part in prange(blocks.shape[0]):
+        for i in range(blocks.shape[1]):
+            m0, m1, n0, n1 = block(x, False, W, False, blocks[part], i, depth, packed[part], sums[part], none, none)
+            b_O = b[n0:n1]
+            for m in range(m0, m1):
+                _activate(sums[part, place(m - m0, m1 - m0)], b_O, code, y[m, n0:n1])
+
+
+@inlined
+def _activate(z: Any, b: Any, code: Any, y: Any) -> None:
+    one = y.dtype.type(1)
+    if code == 0:
+        for o in range(y.shape[0]):
+            y[o] = z[o] + b[o]
+    elif code == 1:
+        for o in range(y.shape[0]):
+            value = z[o] + b[o]
+            # Asked this way round a NaN stays.
+            y[o] = y.dtype.type(0) if value <= 0 else value
+    elif y.itemsize == 4:
+        for o in range(y.shape[0]):
+            y[o] = one / (one + _exp_float32(-(z[o] + b[o])))
+    else:
+        for o in range(y.shape[0]):
+            y[o] = one / (one + math.exp(-(z[o] + b[o])))
+
+
+@inlined
+def _derived(dy: Any, y: Any, factor: Any, code: Any, dz: Any) -> None:
     zero, one = dy.dtype.type(0), dy.dtype.type(1)
+    if code == 2:
+        for o in range(dz.shape[0]):
+            dz[o] = (one - y[o]) * y[o] * dy[o] * factor
+    elif code == 1:
+        for o in range(dz.shape[0]):
+            dz[o] = dy[o] * (one if y[o] > zero else zero) * factor
+    else:
+        for o in range(dz.shape[0]):
+            dz[o] = dy[o] * factor
+
+
+@loop
+def _through_activation(dy: Any, y: Any, scale: Any, code: Any, dz: Any) -> None:
+    one = dy.dtype.type(1)
+    for row in prange(dy.shape[0]):
+        _derived(dy[row], y[row], scale[row] if scale.shape[0] > 0 else one, code, dz[row])
+
+
+@loop
+def _through_activation_and_sum(dy: Any, y: Any, scale: Any, code: Any, dz: Any, db: Any) -> None:
+    one = dy.dtype.type(1)
     num_rows, num_columns = dy.shape
     # Threads share columns, and each sums its own row by row: the same sums for any number of threads.
-    for block in prange(-(-num_columns // _COLUMNS)):
-        first, last = block * _COLUMNS, min((block + 1) * _COLUMNS, num_columns)
+    for part in prange(-(-num_columns // _COLUMNS)):
+        first, last = part * _COLUMNS, min((part + 1) * _COLUMNS, num_columns)
         # In float64, as a long column summed in order in float32 is several times as wrong as NumPy's sum of it.
         sums = np.zeros(last - first, np.float64)
         for row in range(num_rows):
-            dy_O, y_O, dz_O = dy[row, first:last], y[row, first:last], dz[row, first:last]
+            dz_O = dz[row, first:last]
             factor = scale[row] if scale.shape[0] > 0 else one
-            if code == 2:
-                for o in range(last - first):
-                    dz_O[o] = (one - y_O[o]) * y_O[o] * dy_O[o] * factor
-            elif code == 1:
-                for o in range(last - first):
-                    dz_O[o] = dy_O[o] * (one if y_O[o] > zero else zero) * factor
-            else:
-                for o in range(last - first):
-                    dz_O[o] = dy_O[o] * factor
+            _derived(dy[row, first:last], y[row, first:last], factor, code, dz_O)
             for o in range(last - first):
                 sums[o] += np.float64(dz_O[o])
         for o in range(last - first):

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from fastgan.kernels.common.arrays import Array, Rate, read_rate
-from fastgan.kernels.common.blas import gemm
+from fastgan.kernels.common.arrays import Array, Rate, Workspace, read_rate
 from fastgan.kernels.common.loops import inlined, loop, prange
+from fastgan.kernels.common.products import block, place, plan
 
 # Elements that a thread takes at a time, and columns of a block whose rows stay in a core's own cache for both passes
 # of a column norm.
@@ -50,18 +50,22 @@ def update_from_product(
     learning_rate: Rate,
     momentum: Rate,
     max_col_norm: float | None,
-    flag: Array | None = None,
+    flag: Array | None,
+    workspace: Workspace,
 ) -> None:
-    """Update W and its velocity with dW = xᵀ dz.
+    """Update W and its velocity with dW = xᵀ dz: each block of dW is used while the cache holds it, and never stored.
 
-    The product's own scale and accumulation make v ← momentum · v - learning_rate · xᵀ dz at once. The flag is set
-    where v holds a NaN or an infinity.
+    The flag is set where v holds a NaN or an infinity.
     """
-    gemm(x_BI.T, dz_BO, vW_IO, alpha=-read_rate(learning_rate), beta=read_rate(momentum))
-    if max_col_norm is None:
-        add(W_IO, vW_IO, flag)
-    else:
-        add_and_clip(W_IO, vW_IO, max_col_norm, flag)
+    number = W_IO.dtype.type
+    how = plan(x_BI.shape[1], dz_BO.shape[1], len(x_BI), W_IO.itemsize, along_rows=True)
+    _descend_by_product(
+        x_BI, dz_BO, W_IO, vW_IO, number(read_rate(learning_rate)), number(read_rate(momentum)), max_col_norm is None,
+        flag_or_none(flag), how.blocks, how.depth, *how.scratch(workspace, W_IO.dtype),
+        parts=len(how.blocks),
+    )  # fmt: skip
+    if max_col_norm is not None:
+        add_and_clip(W_IO, vW_IO, max_col_norm)
 
 
 def add(W: Array, v: Array, flag: Array | None = None) -> None:
@@ -86,8 +90,8 @@ def is_finite(v: Any) -> Any:
 
 @loop
 def _add(W: Any, v: Any, flag: Any) -> None:
-    for block in prange(-(-W.shape[0] // _ELEMENTS)):
-        first = block * _ELEMENTS
+    for part in prange(-(-W.shape[0] // _ELEMENTS)):
+        first = part * _ELEMENTS
         W_n, v_n = W[first : first + _ELEMENTS], v[first : first + _ELEMENTS]
         for n in range(W_n.shape[0]):
             W_n[n] += v_n[n]
@@ -98,8 +102,8 @@ def _add(W: Any, v: Any, flag: Any) -> None:
 @loop
 def _descend(W: Any, v: Any, dW: Any, rate: Any, momentum: Any, does_add: Any, flag: Any) -> None:
     """Make the new velocity, and add it unless the column norm's pass does."""
-    for block in prange(-(-W.shape[0] // _ELEMENTS)):
-        first = block * _ELEMENTS
+    for part in prange(-(-W.shape[0] // _ELEMENTS)):
+        first = part * _ELEMENTS
         last = min(first + _ELEMENTS, W.shape[0])
         W_n, v_n, dW_n = W[first:last], v[first:last], dW[first:last]
         for n in range(last - first):
@@ -112,11 +116,30 @@ def _descend(W: Any, v: Any, dW: Any, rate: Any, momentum: Any, does_add: Any, f
 
 
 @loop
+def _descend_by_product(
+    x: Any, dz: Any, W: Any, v: Any, rate: Any, momentum: Any, does_add: Any, flag: Any,
+    blocks: Any, depth: Any, packed: Any, sums: Any,
+) -> None:  # fmt: skip
+    for part in prange(blocks.shape[0]):
+        for i in range(blocks.shape[1]):
+            m0, m1, n0, n1 = block(x, True, dz, False, blocks[part], i, depth, packed[part], sums[part], W, v)
+            for m in range(m0, m1):
+                dW_O, v_O, W_O = sums[part, place(m - m0, m1 - m0)], v[m, n0:n1], W[m, n0:n1]
+                for o in range(n1 - n0):
+                    v_O[o] = momentum * v_O[o] - rate * dW_O[o]
+                if does_add:
+                    for o in range(n1 - n0):
+                        W_O[o] += v_O[o]
+                if flag.shape[0] > 0 and not is_finite(v_O):
+                    flag[0] = 1
+
+
+@loop
 def _add_and_clip(W: Any, v: Any, max_col_norm: Any, flag: Any) -> None:
     """Add the velocity and take the columns' norms in one pass, scale in a second one over what the cache still has."""
     num_rows, num_columns = W.shape
-    for block in prange(-(-num_columns // _COLUMNS)):
-        first, last = block * _COLUMNS, min((block + 1) * _COLUMNS, num_columns)
+    for part in prange(-(-num_columns // _COLUMNS)):
+        first, last = part * _COLUMNS, min((part + 1) * _COLUMNS, num_columns)
         squares = np.zeros(last - first, np.float64)
         for i in range(num_rows):
             W_O, v_O = W[i, first:last], v[i, first:last]

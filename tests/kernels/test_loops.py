@@ -10,7 +10,7 @@ from numba.core import caching
 
 from fastgan.errors import FastganWarning
 from fastgan.kernels import dropout, gather, linear, linear_maxout, noise, sgd
-from fastgan.kernels.common import loops, threads
+from fastgan.kernels.common import loops, products, threads
 from fastgan.kernels.dropout import Dropout
 
 prange = loops.prange
@@ -70,7 +70,7 @@ def test_a_folder_that_is_lost_after_the_start(cache_folder, monkeypatch):
 
 
 def work(rng):
-    """Give results of every loop that runs in parallel, at sizes at which it does, without a product of BLAS's."""
+    """Give results of every loop that runs in parallel, at sizes at which it does."""
     B, I, U, P = 64, 300, 90, 5
     x, dy = rng.normal(size=(B, I)).astype(np.float32), rng.normal(size=(B, U)).astype(np.float32)
     W = rng.normal(size=(I, U * P)).astype(np.float32)
@@ -84,6 +84,8 @@ def work(rng):
         gather.order(5000, seed=1, epoch=2, start=0, count=5000, backend="cpu"),
         linear_maxout.backward_input(dy, pieces, W, P, dropout=settings, backend="cpu"),
         *linear_maxout.backward_weights(x, dy, pieces, P, dropout=settings, backend="cpu"),
+        *linear_maxout.forward(x, W, np.zeros(U * P, np.float32), P, dropout=settings, backend="cpu"),
+        linear.forward(x, W, np.zeros(U * P, np.float32), "sigmoid", backend="cpu"),
         linear.backward_weights(x[:, :1].copy(), W[:B].copy(), W[B : 2 * B].copy(), "relu", backend="cpu")[1],
     ]
     rates = {"learning_rate": 0.1, "momentum": 0.5, "backend": "cpu"}
@@ -94,9 +96,11 @@ def work(rng):
 
 @pytest.fixture
 def in_parallel(monkeypatch):
-    """Let small loops run in parallel, and all that has a loop of its own run in it whatever the threads."""
+    """Let small loops run in parallel."""
     monkeypatch.setattr(loops, "PARALLEL_SIZE", 1 << 12)
-    monkeypatch.setattr("fastgan.kernels.linear_maxout.cpu._sums_over_winners", lambda num_pieces: num_pieces >= 4)
+    products._plan.cache_clear()
+    yield
+    products._plan.cache_clear()
 
 
 @pytest.mark.usefixtures("in_parallel")
