@@ -127,6 +127,12 @@ def inlined(function: _Function) -> _Function:
     return compiled
 
 
+def called(function: _Function) -> _Function:
+    """Compile a function that only loops call and that is too large to be copied into each of them."""
+    compiled: _Function = _compiled(function, frozenset())
+    return compiled
+
+
 def inlined_with(*fastmath: str) -> Callable[[_Function], _Function]:
     """Compile a function that only loops call, with some of LLVM's flags; it does not take over its caller's."""
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from fastgan.kernels.common import loops
 from fastgan.kernels.common.arrays import Array, Workspace
-from fastgan.kernels.common.loops import inlined, loop, prange
+from fastgan.kernels.common.loops import called, inlined, loop, prange
 from fastgan.kernels.common.threads import num_threads
 from fastgan.kernels.common.vectors import (
     PANEL_BYTES,
@@ -136,7 +136,7 @@ def _share(M: int, N: int, K: int, threads: int, multiple: int) -> list[tuple[in
     ]
 
 
-@inlined
+@called
 def _pack(b: Any, is_transposed: Any, k0: Any, k1: Any, n0: Any, n1: Any, packed: Any) -> None:
     """Pack rows k0 … k1-1 and columns n0 … n1-1 of B, which ``b`` or its transpose is; zeros fill the last panel."""
     width, lanes = PANEL_BYTES // packed.itemsize, VECTOR_BYTES // packed.itemsize
@@ -178,7 +178,7 @@ def place(row: Any, num_rows: Any) -> Any:
     return row if row < full or full == 0 else row + full + TILE_ROWS - num_rows
 
 
-@inlined
+@called
 def block(
     a: Any, a_transposed: Any, b: Any, b_transposed: Any, blocks: Any, number: Any, depth: Any, packed: Any, sums: Any,
     W: Any, v: Any,
@@ -205,7 +205,7 @@ def block(
     return m0, m1, n0, n1
 
 
-@inlined
+@called
 def _multiply(
     a: Any, a_transposed: Any, m0: Any, m1: Any, k0: Any, k1: Any, packed: Any, num_columns: Any, sums: Any,
     k2: Any, k3: Any, b: Any, r0: Any, r1: Any, r2: Any, r3: Any, W: Any, v: Any, n0: Any,
