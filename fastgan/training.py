@@ -140,7 +140,7 @@ def train(
             f"config is a {type(config).__name__}; it must be a Config, as fastgan.preset('digits') gives one"
         )
     compute = device(config.backend, config.device, config.precision)
-    # The number of threads decides the order of sums in BLAS: it is part of what a resumed run must repeat.
+    # The number of threads decides the order of sums in BLAS, so a resumed run of the reference must repeat it.
     config = config.replace({"backend": compute.backend, "threads": config.threads or threads.available_cores()})
     config = config.replace(absolute_paths(config.to_json()))
     if dataset is None:
@@ -192,7 +192,7 @@ def resume(
     Warns
     -----
     FastganWarning
-        The number of threads differs: only agreement to rounding remains.
+        The number of threads differs and the backend is the reference: only agreement to rounding remains.
     """
     path = Path(run)
     if not path.is_dir():
@@ -215,9 +215,9 @@ def _resume(
     old = recorded_config(path, loaded)
     num_rows = loaded.record["data"]["rows"]["train"]
     config = changed_for_resume(old, changes or {}, num_rows)
-    if config.threads != old.threads:
+    if config.threads != old.threads and config.backend == "reference":
         warnings.warn(
-            f"threads changes from {old.threads} to {config.threads}: sums are taken in another order, "
+            f"threads changes from {old.threads} to {config.threads}: BLAS takes sums in another order, "
             "so the run goes on equal to rounding only, not bit for bit",
             FastganWarning,
             stacklevel=3,

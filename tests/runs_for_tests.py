@@ -54,6 +54,23 @@ def trained(config, path, **options):
         return fastgan.train(config, run_dir=path, **options)
 
 
+def watch(trainer, before=None, after=None):
+    """Let something happen before and after every step: a device may keep a step and make it again by itself."""
+    repeat = trainer.device.repeat
+
+    def one_by_one(sequence, times, should_stop):
+        for _ in range(times):
+            if before is not None:
+                before()
+            repeat(sequence, 1, lambda: False)
+            if after is not None:
+                after()
+            if should_stop():
+                return
+
+    trainer.device.repeat = one_by_one
+
+
 class StopAt(Callback):
     """Stops a run in the middle: after at least so many steps."""
 
@@ -62,14 +79,11 @@ class StopAt(Callback):
 
     def on_begin(self, path, trainer, last_step):
         # The host looks in only now and then; a step that is watched stops at once.
-        step = trainer.step
-
-        def watched():
-            step()
+        def look():
             if int(trainer.state.update[0]) >= self.step:
                 self.event.set()
 
-        trainer.step = watched
+        watch(trainer, after=look)
 
 
 def assert_same_bits(left, right):

@@ -10,8 +10,9 @@ import fastgan
 from fastgan import checkpoint, datasets, training
 from fastgan.checkpoint import BEST, LATEST, PREVIOUS
 from fastgan.errors import BackendError, ConfigError, DataError, FastganWarning, NonFiniteError, RunError
+from fastgan.kernels.common import loops, products
 from fastgan.training import Callback, changed_for_resume, last_step
-from tests.runs_for_tests import STEPS_PER_EPOCH, TINY, StopAt, arrays_of, assert_same_bits
+from tests.runs_for_tests import STEPS_PER_EPOCH, TINY, StopAt, arrays_of, assert_same_bits, watch
 
 ALTERNATING = TINY.replace({"update": "alternating", "d_steps": 2, "batch_size": 119, "noise": "normal"})
 CLOCK = ("seconds", "images_per_second")
@@ -63,14 +64,11 @@ class Poison(Callback):
         self.step, self.of, self.value = step, of, value
 
     def on_begin(self, path, trainer, last_step):
-        step = trainer.step
-
-        def poisoned():
+        def poison():
             if int(trainer.state.update[0]) == self.step:
                 getattr(trainer, self.of).layers[0].W[0, 0] = self.value
-            step()
 
-        trainer.step = poisoned
+        watch(trainer, before=poison)
 
 
 @pytest.mark.parametrize("config", [TINY, ALTERNATING], ids=["simultaneous", "alternating"])
@@ -466,11 +464,24 @@ def test_the_number_of_steps_is_that_of_whole_batches():
     assert last_step(TINY.replace({"steps": 7}), 1197) == 7
 
 
-def test_other_threads_are_warned_about(tmp_path, finished):
-    path = copy_of(finished, tmp_path)
+def test_other_threads_are_warned_about_where_they_make_a_difference(tmp_path):
+    path = fastgan.train(TINY.replace({"backend": "reference"}), run_dir=tmp_path / "run").path
     with pytest.warns(FastganWarning, match="threads changes from 1 to 2: .* equal to rounding only"):
         run = fastgan.resume(path, {"epochs": 2, "threads": 2})
     assert run.config.threads == 2
+
+
+@pytest.mark.parametrize("config", [TINY, ALTERNATING], ids=["simultaneous", "alternating"])
+def test_other_threads_change_no_bit_on_cpu(tmp_path, config, monkeypatch):
+    # Small loops and products are shared too.
+    monkeypatch.setattr(loops, "PARALLEL_SIZE", 1 << 10)
+    products._plan.cache_clear()
+    try:
+        whole = fastgan.train(config.replace({"epochs": 2}), run_dir=tmp_path / "whole")
+        path = fastgan.train(config.replace({"epochs": 1}), run_dir=tmp_path / "run").path
+        assert_same_bits(arrays_of(fastgan.resume(path, {"epochs": 2, "threads": 3})), arrays_of(whole))
+    finally:
+        products._plan.cache_clear()
 
 
 def test_changed_data_are_refused(tmp_path):

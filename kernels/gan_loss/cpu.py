@@ -30,7 +30,7 @@ def gan_loss(
     out_generator = logits[:0] if out_generator is None else out_generator
     sums = out[:0] if sums is None else sums
     non_finite = _NO_FLAG if non_finite is None else non_finite
-    _losses(logits, num_real, sign, out_discriminator, out_generator, out, sums, non_finite, size=len(logits))
+    _losses(logits, num_real, sign, out_discriminator, out_generator, out, sums, non_finite)
 
 
 _NO_FLAG = np.empty(0, np.int64)

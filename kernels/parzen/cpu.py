@@ -1,4 +1,4 @@
-"""The Parzen log density on a CPU: a BLAS product a tile, then every sigma's exponentials from it in one parallel loop.
+"""The Parzen log density on a CPU: a product a tile, then every sigma's exponentials from it in one parallel loop.
 
 A tile's squared distances are ‖q‖² + ‖x‖² - 2 q·x in float32, of data from which the samples' mean was subtracted (the
 norms, and with them what the sum cancels, are then as small as they get) and which a power of two brings to norms near
@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from fastgan.kernels.common.arrays import Array
-from fastgan.kernels.common.blas import gemm
+from fastgan.kernels.common.arrays import Array, Workspace
 from fastgan.kernels.common.loops import inlined_with, loop_with, prange
+from fastgan.kernels.common.products import product
 
-# A tile of products is 8 MB: it stays in the last cache between BLAS and the loop, while a row of it, and the distances
+# A tile of products is 8 MB: it stays in the last cache until the loop takes it, while a row of it, and the distances
 # made from it, stay in the first. Samples are centred again for each tile of queries: seldom, so that it costs little.
 _QUERIES_A_TILE = 2048
 _SAMPLES_A_TILE = 1024
@@ -56,7 +56,8 @@ def log_density(
     tile_rows = max(64, _NUMBERS_A_TILE // D)
     queries, query_norms = _buffers(min(M, _QUERIES_A_TILE, tile_rows), D)
     samples, sample_norms = _buffers(min(N, _SAMPLES_A_TILE, tile_rows), D)
-    products = np.empty(len(queries) * len(samples), np.float32)
+    room = np.empty(len(queries) * len(samples), np.float32)
+    workspace = Workspace()
 
     # Extreme data and sigmas overflow to infinity, or NaN, in these few numbers: which then mean "not fast".
     with np.errstate(all="ignore"):
@@ -93,22 +94,22 @@ def log_density(
             # Centred a tile at a time, so that no second copy of all the samples is ever held.
             rows_ND = samples_ND[n : n + len(samples)]
             _centre(rows_ND, mean_D, scale, samples, sample_norms, size=rows_ND.size)
-            product = products[: T * len(rows_ND)].reshape(T, len(rows_ND))
-            gemm(queries[:T], samples[: len(rows_ND)].T, product)
+            products_TN = room[: T * len(rows_ND)].reshape(T, len(rows_ND))
+            product(queries[:T], samples[: len(rows_ND)].T, products_TN, workspace)
             if len(fast_rates):
                 _accumulate(
-                    product,
+                    products_TN,
                     query_norms,
                     sample_norms,
                     fast_rates,
                     fast_least_T,
                     fast_sums_TS,
-                    size=product.size * len(fast_rates),
+                    size=products_TN.size * len(fast_rates),
                 )
             if len(precisions):
                 _accumulate_exactly(
-                    product, query_norms, sample_norms, queries_MD[tile], rows_ND, margin, precisions,
-                    near_T, least_T, sums_TS, size=product.size * D,
+                    products_TN, query_norms, sample_norms, queries_MD[tile], rows_ND, margin, precisions,
+                    near_T, least_T, sums_TS, size=products_TN.size * D,
                 )  # fmt: skip
         # The logarithm of 0 is right where every distance overflows: no density is left there.
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
@@ -160,9 +161,9 @@ def product_error(
     (q, q_norms), (x, x_norms) = (_buffers(*rows.shape) for rows in (queries, samples))
     _centre(queries, mean_D, scale, q, q_norms, size=q.size)
     _centre(samples, mean_D, scale, x, x_norms, size=x.size)
-    product = np.empty((len(q), len(x)), np.float32)
-    gemm(q, x.T, product)
-    distances = q_norms[:, None] + x_norms - np.float32(2.0) * product
+    products = np.empty((len(q), len(x)), np.float32)
+    product(q, x.T, products, Workspace())
+    distances = q_norms[:, None] + x_norms - np.float32(2.0) * products
     measured = float(np.abs(distances - cdist(q, x, "sqeuclidean")).max())
     return max(_ERROR_FACTOR * _EPS * greatest_norm, _ROOM * measured)
 

@@ -328,8 +328,10 @@ def test_a_finished_run_says_so(finished):
     assert invoke("train", "--resume", finished, "--quiet").stderr == ""
 
 
-def test_other_threads_are_warned_about_in_a_line(finished):
-    result = invoke("train", "--resume", finished, "--steps", "6", "--threads", "2")
+def test_other_threads_are_warned_about_in_a_line(tmp_path):
+    run = tmp_path / "run"
+    invoke("train", "--dataset", "digits", "--backend", "reference", "--threads", "1", "--steps", "2", "--run-dir", run)
+    result = invoke("train", "--resume", run, "--steps", "3", "--threads", "2")
     warning = result.stderr.splitlines()[0]
     assert warning.startswith("Warning: threads changes from 1 to 2")
     assert "equal to rounding only, not bit for bit" in warning

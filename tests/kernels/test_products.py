@@ -98,8 +98,8 @@ def test_the_same_bits_with_any_number_of_threads(rng, shape):
 @pytest.mark.usefixtures("shared_out")
 @settings(max_examples=200, deadline=None)
 @given(
-    st.integers(1, 700), st.integers(1, 150), st.integers(1, 700), st.integers(1, 9), st.sampled_from([1, 2, 5, 7, 250]),
-    st.booleans(),
+    st.integers(1, 700), st.integers(1, 150), st.integers(1, 700), st.integers(1, 9),
+    st.sampled_from([1, 2, 5, 7, 250]), st.booleans(),
 )  # fmt: skip
 def test_blocks_cover_every_element_once(M, units, K, num_threads, multiple, along_rows):
     N = units * multiple
