@@ -1,4 +1,4 @@
-"""Matrix products with BLAS's own scale and accumulation.
+"""Matrix products with BLAS's own scale and accumulation: the reference's.
 
 NumPy and SciPy bring an OpenBLAS each, with threads of its own that go on spinning for a while after a product: a step
 that calls both has more of them than cores. So all products go through SciPy's, though NumPy's is a tenth faster on one

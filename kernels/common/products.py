@@ -126,7 +126,9 @@ def _share(M: int, N: int, K: int, threads: int, multiple: int) -> list[tuple[in
     wrote in the pass before, and is still in its core's cache. By columns beyond that.
     """
     threads = max(1, min(threads, M * N * K // (_FOR_AN_ELEMENT * loops.PARALLEL_SIZE)))
-    down = max(1, min(threads, M // _ENOUGH_ROWS))
+    # As many parts as there are threads to make them, and of ways to that the one with the most cuts of rows.
+    most = max(1, min(threads, M // _ENOUGH_ROWS))
+    down = max(range(1, most + 1), key=lambda number: (threads // number * number, number))
     across = max(1, min(threads // down, N // multiple))
     strips, units = M // TILE_ROWS, N // multiple
     rows = [strip * strips // down * TILE_ROWS for strip in range(down)] + [M]

@@ -1,4 +1,4 @@
-"""How many threads this process computes with: BLAS and every loop of our own.
+"""How many threads this process computes with: BLAS, for the reference, and every loop of our own.
 
 BLAS keeps the number that ``limit`` sets. A compiled loop asks ``num_threads`` each time that it runs, so that Numba
 is neither imported nor told anything here. The two never run at the same time.
