@@ -105,7 +105,7 @@ def test_a_gradient_that_overflows_on_its_way_back_is_named_where_it_began(tmp_p
             put(trainer, layer.W, W)
             put(trainer, layer.b, 0)
 
-    message, frozen, _ = stopped(tmp_path, overflow, **fields, backend=backend)
+    message, frozen, callback = stopped(tmp_path, overflow, **fields, backend=backend)
     # Steps that a GPU has repeated before the host looked in may hide the way there.
     hidden = ["the gradient of discriminator/1/W"] if backend in backends.ON_A_GPU else []
     assert any(f"first in {where}, " in message for where in ["the gradient that discriminator/2 handed back", *hidden])
@@ -115,6 +115,11 @@ def test_a_gradient_that_overflows_on_its_way_back_is_named_where_it_began(tmp_p
     elif fields:
         # The updates of one backward pass go on beside each other; that of G would come after the next loss.
         assert {name.partition("/")[0] for name in bad} == {"discriminator"}
+    # What was spoilt stays, and is told in the order of the gradients.
+    with np.errstate(over="ignore", invalid="ignore"):
+        callback.trainer.step()
+    layer = 1 if backend in backends.ON_A_GPU else 0
+    assert callback.trainer.first_non_finite() == f"the gradient of discriminator/{layer}/W"
 
 
 @UPDATES
