@@ -6,6 +6,7 @@ import contextlib
 import errno
 import importlib
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -57,6 +58,14 @@ class LazyGroup(click.Group):
             nearest = difflib.get_close_matches(args[0], COMMANDS, n=1)
             ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {nearest[0]!r}?" if nearest else ""))
         return super().resolve_command(ctx, args)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run as click does, and end with 130 for a Ctrl-C that comes before click is ready for one."""
+        try:
+            return super().main(*args, **kwargs)
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted.", err=True)
+            sys.exit(130)
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command, its warnings and the library's errors each a sentence on stderr.
