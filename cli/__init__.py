@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
+import signal
+import sys
+import threading
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -54,13 +59,21 @@ class LazyGroup(click.Group):
             ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {nearest[0]!r}?" if nearest else ""))
         return super().resolve_command(ctx, args)
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run as click does, and end with 130 for a Ctrl-C that comes before click is ready for one."""
+        try:
+            return super().main(*args, **kwargs)
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted.", err=True)
+            sys.exit(130)
+
     def invoke(self, ctx: click.Context) -> object:
         """Run the command, its warnings and the library's errors each a sentence on stderr.
 
-        Exit 2 for the command line's own faults, 130 for Ctrl-C, else 1.
+        Exit 2 for the command line's own faults, 130 for Ctrl-C, 143 for SIGTERM, else 1.
         """
         try:
-            with warnings.catch_warnings():
+            with _sigterm_raised(), warnings.catch_warnings():
                 warnings.simplefilter("always", FastganWarning)
                 warnings.showwarning = _warnings_shown_by(warnings.showwarning)
                 return super().invoke(ctx)
@@ -83,6 +96,30 @@ class LazyGroup(click.Group):
         """Write the table of commands without importing any of them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+@contextlib.contextmanager
+def _sigterm_raised() -> Iterator[None]:
+    """Let SIGTERM end the command by way of an exception, so that what was being written is removed.
+
+    ``train`` and ``reproduce`` have handlers of their own, which finish the step and save.
+    """
+
+    def on_signal(number: int, frame: object) -> None:
+        # A second one ends the process at once.
+        signal.signal(number, signal.SIG_DFL)
+        raise SystemExit(128 + number)
+
+    is_main = threading.current_thread() is threading.main_thread()
+    # A caller who has other plans for it, or ignores it, keeps them.
+    if not is_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _warnings_shown_by(usual: Any) -> Any:

@@ -68,6 +68,11 @@ def append(path: Path, content: bytes) -> None:
         os.close(handle)
 
 
+def is_temporary(path: Path) -> bool:
+    """Tell by its name whether a file is one that ``write_atomically`` has not finished."""
+    return path.name.startswith(".") and path.suffix == _TEMPORARY
+
+
 def remove_temporaries(folder: Path) -> None:
     """Remove what writes that were cut off, by a kill or a power cut, have left in a folder; nobody may be writing."""
     for path in list(folder.glob(f".*{_TEMPORARY}")):

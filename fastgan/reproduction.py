@@ -24,11 +24,11 @@ from typing import Any, Literal
 from fastgan import checkpoint, datasets, figures, game, pictures, report, table1, training
 from fastgan.config import Config
 from fastgan.errors import ConfigError, FastganError, RunError
-from fastgan.files import write_atomically
+from fastgan.files import is_temporary, remove_temporaries, write_atomically
 from fastgan.kernels.common import backends
 from fastgan.kernels.common.devices import device
 from fastgan.presets import preset
-from fastgan.runs import Run, load_run, write_json
+from fastgan.runs import LOCK, Run, load_run, locked, write_json
 from fastgan.scoring import check_plots
 from fastgan.training import Callback
 
@@ -159,13 +159,21 @@ class Reproduction:
             return
         try:
             out.mkdir(parents=True, exist_ok=True)
-            if any(out.iterdir()):
+            if not self._is_empty():
                 raise RunError(f"{out} is not empty and holds no reproduction; give a new folder with --out")
             for folder in (FIGURES, RUNS):
-                (out / folder).mkdir()
+                (out / folder).mkdir(exist_ok=True)
         except OSError as error:
             raise RunError(f"Cannot make the folder {out}: {error.strerror}") from error
         self._save()
+
+    def _is_empty(self) -> bool:
+        """Tell whether nothing is there, or only what a process that was killed before it saved anything has left."""
+        for entry in self.out.iterdir():
+            is_begun = entry.name in (FIGURES, RUNS) and entry.is_dir() and not any(entry.iterdir())
+            if not (is_begun or is_temporary(entry) or entry.name == LOCK):
+                return False
+        return True
 
     def _take_up(self, options: Mapping[str, Any]) -> None:
         try:
@@ -205,10 +213,20 @@ class Reproduction:
             A name is none of them.
         Stopped
             A stop was asked for.
+        RunError
+            Another process is at work in the folder, or it cannot be written.
         """
         unknown = [name for name in names if name not in NAMES]
         if unknown:
             raise ConfigError(f"There is no part {unknown[0]!r}; there are {', '.join(NAMES)}")
+        with locked(self.out, "reproduced"):
+            # Another process may have gone on since this one looked, and one that was killed leaves what it wrote last.
+            self._take_up(self.state["options"])
+            for folder in (self.out, self.out / FIGURES):
+                remove_temporaries(folder)
+            return self._run(names)
+
+    def _run(self, names: Sequence[str]) -> bool:
         wanted: list[tuple[str, Callable[[dict[str, Any]], None]]] = [(GAME, self._play)] if GAME in names else []
         wanted += [(part.name, partial(self._make, part)) for part in PARTS if part.asked_as in names]
         made = False

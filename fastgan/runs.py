@@ -359,13 +359,15 @@ def take_run_folder(path: str | os.PathLike[str]) -> Path:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, doing: str = "trained") -> Iterator[None]:
     """Keep every other process from training in a run's folder; a process that ends, however it does, holds no lock.
+
+    ``doing`` is what else is done in a folder, for the sentence of the one that is refused.
 
     Raises
     ------
     RunError
-        Another process is training there.
+        Another process is at it.
 
     Warns
     -----
@@ -378,7 +380,7 @@ def locked(path: Path) -> Iterator[None]:
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise RunError(
-                f"Cannot write to the run's folder {path}: {error.strerror or error}; mend that, and try again"
+                f"Cannot write to the folder {path}: {error.strerror or error}; mend that, and try again"
             ) from error
         try:
             is_free = try_lock(descriptor)
@@ -389,7 +391,7 @@ def locked(path: Path) -> Iterator[None]:
         except OSError as error:
             warnings.warn(
                 f"{lock} cannot be locked ({error.strerror or error}): see to it yourself that no second process "
-                "trains in this folder",
+                "writes in this folder",
                 FastganWarning,
                 stacklevel=3,
             )
@@ -397,7 +399,7 @@ def locked(path: Path) -> Iterator[None]:
         if not is_free:
             os.close(descriptor)
             raise RunError(
-                f"{path} is being trained by another process; wait for it, or stop it with Ctrl-C, which saves"
+                f"{path} is being {doing} by another process; wait for it, or stop it with Ctrl-C, which saves"
             )
         break
     try:

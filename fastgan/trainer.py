@@ -285,9 +285,11 @@ class Trainer:
     def first_non_finite(self) -> str | None:
         """Name what first met a NaN or an infinity in the step where the flag was raised, or None where nothing shows.
 
-        An update that meets one raises the flag, and no later one is made: so where a velocity holds one, it came with
-        the gradients, on their way back or in that parameter's own. Else it came forward: from a parameter, or out of a
-        layer. What is read are the step's own buffers, so a step that has been repeated since may hide the way there.
+        An update that meets one raises the flag, and none is made after that: on the host from the next parameter on,
+        on a GPU from the next loss on. So where velocities hold one, it came with the gradients, on their way back or
+        in a parameter's own; the first is that of the layer nearest to the loss. Else it came forward: from a
+        parameter, or out of a layer. What is read are the step's own buffers, so a step that has been repeated since
+        may hide the way there.
         """
         networks: dict[str, Network] = {"generator": self.generator, "discriminator": self.discriminator}
         judging = [] if self._judging_pass is None else [self._judging_pass]
@@ -295,8 +297,9 @@ class Trainer:
         passes = {"generator": generating, "discriminator": [*self._joined_passes, *judging]}
         velocities = [
             f"{of}/{i}/{name}"
-            for of, network in networks.items()
-            for i, layer in enumerate(network.layers)
+            # As gradients come: through D first, and back from the last layer.
+            for of, network in reversed(networks.items())
+            for i, layer in reversed(list(enumerate(network.layers)))
             for name in ("W", "b")
             if not self._is_finite(getattr(layer, f"v{name}"))
         ]

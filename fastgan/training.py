@@ -370,7 +370,7 @@ class _Session:
             step = self.step
             if self.non_finite:
                 where = self.trainer.first_non_finite()
-                self._freeze(f"first in {where}" if where else "in a loss", "and nothing was changed after it")
+                self._freeze(f"first in {where}" if where else "in a loss", "and no later update was made")
             for callback in self.callbacks:
                 callback.on_progress(step)
             if step == self._next_report(step - 1) or step == self.last_step:

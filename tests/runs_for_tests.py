@@ -1,5 +1,7 @@
 """Runs small enough to train in a blink, for the tests of everything around them."""
 
+import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import fastgan
+from fastgan import game, reproduction, scoring
 from fastgan.cli import main
 from fastgan.errors import FastganWarning
 from fastgan.training import Callback
@@ -69,6 +72,16 @@ def watch(trainer, before=None, after=None):
                 return
 
     trainer.device.repeat = one_by_one
+
+
+def small_reproduction(put, **more):
+    """Make a reproduction's game and digits a matter of a second, by way of ``put(module, name, value)``."""
+    small = {"epochs": 2, "batch_size": 239, "generator.0.num_units": 12, "generator.1.num_units": 10, **more}
+    parts = [dataclasses.replace(part, quick=small) if part.name == "digits" else part for part in reproduction.PARTS]
+    put(reproduction, "PARTS", tuple(parts))
+    # Enough to score by.
+    put(scoring, "NUM_SAMPLES", 300)
+    put(game, "play", functools.partial(game.play, moments=(0, 2, 4, 6)))
 
 
 class StopAt(Callback):

@@ -1,27 +1,20 @@
-import dataclasses
 import json
 import threading
 from html.parser import HTMLParser
 
 import pytest
 
-from fastgan import game, reproduction, scoring, training
+from fastgan import game, reproduction, runs, training
 from fastgan.errors import ConfigError, DataError, RunError
 from fastgan.kernels.common import backends
 from fastgan.reproduction import NAMES, PARTS, Reproduction, Stopped
-from tests.runs_for_tests import StopAt, invoke
-
-# A digits part that trains in a blink, and one that builds on a part which needs a file that is not there.
-SMALL = {"epochs": 2, "batch_size": 239, "generator.0.num_units": 12, "generator.1.num_units": 10}
+from tests.runs_for_tests import StopAt, invoke, small_reproduction
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch, tmp_path):
-    parts = [dataclasses.replace(part, quick=SMALL) if part.name == "digits" else part for part in PARTS]
-    monkeypatch.setattr(reproduction, "PARTS", tuple(parts))
-    # Enough to score by.
-    monkeypatch.setattr(scoring, "NUM_SAMPLES", 300)
-    played = game.play(moments=(0, 2, 4, 6))
+    small_reproduction(monkeypatch.setattr)
+    played = game.play()
     monkeypatch.setattr(game, "play", lambda *_, **__: played)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("FASTGAN_DATA", raising=False)
@@ -100,6 +93,36 @@ def test_it_goes_on_where_it_stopped(tmp_path):
     assert fourth.state["parts"]["tfd-stage2"]["why_not"] == "It builds on tfd, which could not be made"
     assert any("tfd could not be made" in line for line in said)
     assert "fastgan, digits, quick" in (tmp_path / "paper" / "report.html").read_text("utf-8")
+
+
+def test_a_process_that_died_at_once_leaves_nothing_in_the_way(tmp_path):
+    out = tmp_path / "paper"
+    (out / "figures").mkdir(parents=True)
+    (out / ".state.json.abc.tmp").write_text("{")
+    (out / ".lock").touch()
+    made = Reproduction(out, "quick")
+    assert made.run(["digits"])
+    assert not list(out.rglob(".*"))
+
+
+def test_what_was_being_written_at_a_kill_is_removed(tmp_path):
+    made = Reproduction(tmp_path / "paper", "quick")
+    for folder in ("", "figures/"):
+        (tmp_path / "paper" / f"{folder}.x.tmp").write_text("half")
+    assert made.run(["digits"])
+    assert not list((tmp_path / "paper").rglob(".*"))
+
+
+def test_a_second_process_is_refused(tmp_path):
+    made, second = (Reproduction(tmp_path / "paper", "quick") for _ in range(2))
+    with runs.locked(tmp_path / "paper"), pytest.raises(RunError, match="paper is being reproduced by another process"):
+        second.run(["digits"])
+    # What the first has done meanwhile the second does not do again.
+    assert made.run(["digits"])
+    said = []
+    second.say = said.append
+    assert second.run(["digits"])
+    assert not said
 
 
 def test_a_process_that_died_before_its_first_checkpoint_leaves_nothing_in_the_way(tmp_path):

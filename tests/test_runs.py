@@ -292,7 +292,7 @@ def test_a_file_system_without_locks_is_warned_about(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(runs, "try_lock", refuse)
-    with pytest.warns(FastganWarning, match="No locks available.*no second process trains"), locked(tmp_path):
+    with pytest.warns(FastganWarning, match="No locks available.*no second process writes"), locked(tmp_path):
         pass
 
 

@@ -151,5 +151,6 @@ __device__ __forceinline__ float float_of(unsigned bits) { return __uint_as_floa
 
 __device__ __forceinline__ bool is_nan(float x) { return x != x; }
 __device__ __forceinline__ bool is_finite(double x) { return x - x == 0.0; }
+__device__ __forceinline__ bool is_finite(float x) { return x - x == 0.0f; }
 __device__ __forceinline__ int divide_up(int a, int b) { return (a + b - 1) / b; }
 __device__ __forceinline__ int minimum(int a, int b) { return a < b ? a : b; }

@@ -56,30 +56,33 @@ __device__ __forceinline__ void backward_input(const Gradient& dz, const float* 
 // A tile of W's gradient (I, O); UPDATE: the step of W and its velocity takes its place.
 template <bool UPDATE>
 __device__ __forceinline__ void write_weights(const tile::Whole& whole, float* W, float* vW, int m, int n, int I, int O,
-                                              float rate, float momentum) {
+                                              float rate, float momentum, unsigned* skip) {
     bool aligned = tile::is_aligned(W, O) && (!UPDATE || tile::is_aligned(vW, O));
+    bool finite = true;
     tile::each_quad(whole, I - m, O - n, [&](int row, int column, float4 g) {
         if constexpr (UPDATE) {
             tile::Matrix of_W(W, I, O), of_v(vW, I, O);
             of_W.aligned = of_v.aligned = aligned;
             float4 w = of_W.quad(m + row, n + column), v = of_v.quad(m + row, n + column);
-            move(w.x, v.x, g.x, rate, momentum);
-            move(w.y, v.y, g.y, rate, momentum);
-            move(w.z, v.z, g.z, rate, momentum);
-            move(w.w, v.w, g.w, rate, momentum);
+            finite &= move(w.x, v.x, g.x, rate, momentum);
+            finite &= move(w.y, v.y, g.y, rate, momentum);
+            finite &= move(w.z, v.z, g.z, rate, momentum);
+            finite &= move(w.w, v.w, g.w, rate, momentum);
             tile::write_quad(vW, m + row, n + column, O, aligned, v);
             tile::write_quad(W, m + row, n + column, O, aligned, w);
         } else {
             tile::write_quad(W, m + row, n + column, O, aligned, g);
         }
     });
+    if constexpr (UPDATE) mark_unless(finite, skip);
 }
 
 // dW = x'ᵀ dz, db = Σ_B dz: a product of x' (B, I) and dz (B, O), both across K; M is I, N is O. UPDATE: the step of W, b
 // and their velocities takes the place of dW and db.
 template <bool UPDATE, class Input, class Gradient>
 __device__ __forceinline__ void backward_weights(const Input& x, const Gradient& dz, float* W, float* b, float* vW,
-                                                 float* vb, int B, int I, int O, float rate, float momentum) {
+                                                 float* vb, int B, int I, int O, float rate, float momentum,
+                                                 unsigned* skip) {
     DYNAMIC_SHARED(memory);
     float* shared = (float*)memory;
     int m = blockIdx.y * TILE_M, n = blockIdx.x * TILE_N;
@@ -89,11 +92,11 @@ __device__ __forceinline__ void backward_weights(const Input& x, const Gradient&
     tile::Whole whole;
     static_assert(SPLITS == 1 || sizeof(Input) == 0, "the batch is not split: db is one block's sum");
     tile::meet(whole, shared, nullptr, nullptr, nullptr);
-    write_weights<UPDATE>(whole, W, vW, m, n, I, O, rate, momentum);
+    write_weights<UPDATE>(whole, W, vW, m, n, I, O, rate, momentum, skip);
     int column = n + threadIdx.x;
     if (blockIdx.y == 0 && threadIdx.x < TILE_N && column < O) {
         if constexpr (UPDATE) {
-            move(b[column], vb[column], sums.sum, rate, momentum);
+            mark_unless(move(b[column], vb[column], sums.sum, rate, momentum), skip);
         } else {
             b[column] = sums.sum;
         }

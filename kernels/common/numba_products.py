@@ -159,6 +159,13 @@ def add_squares(a: Any, b: Any, tx: Any, ty: Any, total: Any) -> None:
                 total[r, c] += difference * difference
 
 
+@device_function
+def is_finite(value: Any) -> Any:
+    """Tell whether a number is neither a NaN nor an infinity, in its own type."""
+    infinite = type(value)(np.inf)
+    return -infinite < value < infinite
+
+
 # What an update does with a gradient.
 WRITE, UPDATE = np.int32(0), np.int32(1)
 
@@ -221,6 +228,7 @@ class Backward:
         ) -> None:  # fmt: skip
             if skip[0] != 0:
                 return
+            finite = True
             a = cuda.shared.array((TILE_M, PITCH_A), vW.dtype)
             b = cuda.shared.array((TILE_K, PITCH_B), vW.dtype)
             partial = cuda.local.array((ROWS, COLUMNS), vW.dtype)
@@ -260,13 +268,18 @@ class Backward:
                         if use == UPDATE:
                             value = kept * vW[row, column] - rate * value
                             W[row, column] += value
+                            finite = finite and is_finite(value)
                         vW[row, column] = value
             if sums_bias and column0 + thread < vW.shape[1]:
                 value = vW.dtype.type(of_bias)
                 if use == UPDATE:
                     value = kept * vb[column0 + thread] - rate * value
                     bias[column0 + thread] += value
+                    finite = finite and is_finite(value)
                 vb[column0 + thread] = value
+            # The mark, where there is a flag.
+            if not finite and skip.shape[0] > 1:
+                cuda.atomic.max(skip, 1, np.int32(1))
 
         self.input_kernel, self.weights_kernel = input_kernel, weights_kernel
 
@@ -301,11 +314,11 @@ class Backward:
         W: Array, bias: Array, vW: Array, vb: Array,
     ) -> None:  # fmt: skip
         I, columns = vW.shape
-        skip = runtime.zero(np.int64) if skip is None else skip
         runtime.launch(
             self.weights_kernel, (runtime.divide_up(columns, TILE_N), runtime.divide_up(I, TILE_M)), (TX, TY),
             x, dy, saved, np.uint32(number), *_scale_of(row_scale, dy), *mask_of(dropout),
-            use, *runtime.rate(learning_rate), *runtime.rate(momentum), skip, W, bias, vW, vb,
+            use, *runtime.rate(learning_rate), *runtime.rate(momentum), runtime.flag(skip),
+            W, bias, vW, vb,
         )  # fmt: skip
 
 

@@ -167,6 +167,12 @@ def zero(dtype: Any) -> Array:
     return upload(np.zeros(1, dtype))
 
 
+def flag(word: Array | None) -> Array:
+    """Give the step's flag as its two halves, which kernels read and mark; a single zero where there is none."""
+    # Little-endian, as a GPU is: the lower half comes first.
+    return zero(np.int32) if word is None else word.view(np.int32)
+
+
 def counter(value: Counter) -> tuple[Array, int]:
     """Give a counter as an element on the device and a number of the host, whose sum it is."""
     return (zero(np.int64), int(value)) if isinstance(value, int | np.integer) else (value, 0)

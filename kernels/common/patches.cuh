@@ -89,7 +89,7 @@ __device__ __forceinline__ void images(const A& a, const B& b, float* out, const
 // W's gradient (M, N), a product over K places; UPDATE: the step of W and its velocity takes the gradient's place.
 template <bool UPDATE, class A, class B>
 __device__ __forceinline__ void weights(const A& a, const B& b, float* W, float* vW, int M, int N, int K, float rate,
-                                        float momentum, float* partials, unsigned* tickets) {
+                                        float momentum, unsigned* skip, float* partials, unsigned* tickets) {
     DYNAMIC_SHARED(memory);
     float* shared = (float*)memory;
     int m = blockIdx.y * TILE_M, n = blockIdx.x * TILE_N;
@@ -97,7 +97,7 @@ __device__ __forceinline__ void weights(const A& a, const B& b, float* W, float*
     tile::Product<A, B>::run(a, b, m, n, K, shared, none);
     tile::Whole whole;
     if (!tile::meet(whole, shared, partials, tickets, (unsigned*)(shared + SHARED_FLOATS))) return;
-    layer::write_weights<UPDATE>(whole, W, vW, m, n, M, N, rate, momentum);
+    layer::write_weights<UPDATE>(whole, W, vW, m, n, M, N, rate, momentum, skip);
     tile::part();
 }
 

@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(THREADS)
     }
     if (threadIdx.x == 0) {
         if constexpr (UPDATE) {
-            move(b[blockIdx.x], vb[blockIdx.x], (float)sums[0], RATE, MOMENTUM);
+            mark_unless(move(b[blockIdx.x], vb[blockIdx.x], (float)sums[0], RATE, MOMENTUM), skip);
         } else {
             b[blockIdx.x] = (float)sums[0];
         }

@@ -136,5 +136,5 @@ __global__ void TILE_CLUSTER __launch_bounds__(tile::THREADS)
                                  unsigned* tickets) {
     if (skip && *skip) return;
     patches::weights<UPDATE>(InputPatches<true>{x, B}, Gradient<U>{dy, pieces, row_scale, B}, W, vW, PATCH, U * PIECES,
-                             B * PLACES, RATE, MOMENTUM, partials, tickets);
+                             B * PLACES, RATE, MOMENTUM, skip, partials, tickets);
 }

@@ -54,5 +54,5 @@ __global__ void TILE_CLUSTER __launch_bounds__(tile::THREADS)
                                     float* __restrict__ vW, int B, RATE_PARAMETERS, float* partials, unsigned* tickets) {
     if (skip && *skip) return;
     patches::weights<UPDATE>(Pixels<true, C>{x, B}, ImagePatches<true>{dy, B}, W, vW, C, PATCH, B * PLACES, RATE,
-                             MOMENTUM, partials, tickets);
+                             MOMENTUM, skip, partials, tickets);
 }

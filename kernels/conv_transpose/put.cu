@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(256)
     double sum = 0.0;
     for (int image = 0; image < B; ++image) sum += (double)dy[(long long)image * pixels + pixel];
     if constexpr (UPDATE) {
-        move(b[pixel], vb[pixel], (float)sum, RATE, MOMENTUM);
+        mark_unless(move(b[pixel], vb[pixel], (float)sum, RATE, MOMENTUM), skip);
     } else {
         b[pixel] = (float)sum;
     }

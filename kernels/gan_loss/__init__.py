@@ -53,7 +53,8 @@ def gan_loss(
     sums : (4,) float64, optional
         The report's sums; the values are added to it.
     non_finite : (1,) int64, optional
-        Set to 1 where a loss is NaN or infinite; never set back.
+        The step's flag. Set to 1 where a loss is NaN or infinite, and where an update before it left its mark there
+        (``kernels.sgd.update``); never set back.
     out : (4,) float64, optional
         Where the values go.
     backend : str

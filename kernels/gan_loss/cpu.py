@@ -80,5 +80,5 @@ def _losses(
         sums[i] += values[i]
     if non_finite.shape[0] > 0:
         for i in range(4):
-            if not math.isfinite(values[i]):
+            if non_finite[0] != 0 or not math.isfinite(values[i]):
                 non_finite[0] = 1

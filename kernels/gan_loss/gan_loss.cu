@@ -73,5 +73,7 @@ __global__ void __launch_bounds__(LOSS_THREADS)
             if (sums) sums[i] += four[i];
             if (non_finite && !is_finite(four[i])) *non_finite = 1;
         }
+        // Also where an update before this loss has left its mark.
+        if (non_finite && *non_finite) *non_finite = 1;
     }
 }

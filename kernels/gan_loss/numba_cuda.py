@@ -105,3 +105,6 @@ def _losses(
                 sums[i] += values[i]
             if has_flag != 0 and not math.isfinite(values[i]):
                 non_finite[0] = 1
+        # Also where an update before this loss has left its mark.
+        if has_flag != 0 and non_finite[0] != 0:
+            non_finite[0] = 1

@@ -34,7 +34,7 @@ def gan_loss(
         out_generator[...] = -_sigmoid(sign * a_generated) / len(a_generated)
     if sums is not None:
         sums += out
-    if non_finite is not None and not np.isfinite(out).all():
+    if non_finite is not None and (non_finite[0] or not np.isfinite(out).all()):
         non_finite[0] = 1
 
 

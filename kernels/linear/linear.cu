@@ -107,7 +107,7 @@ __global__ void __launch_bounds__(tile::THREADS)
                             int I, int O, MASK_PARAMETERS) {
     auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), Mask MASK_ARGUMENTS);
     auto dz = GradientOf<PLAIN, ACTIVATION, false>::make(tile::Matrix(dy, B, O), tile::Matrix(y, B, O), row_scale);
-    layer::backward_weights<false>(input, dz, dW, db, nullptr, nullptr, B, I, O, 0.0f, 0.0f);
+    layer::backward_weights<false>(input, dz, dW, db, nullptr, nullptr, B, I, O, 0.0f, 0.0f, nullptr);
 }
 
 template <bool PLAIN, int ACTIVATION, bool DROPOUT>
@@ -119,5 +119,5 @@ __global__ void __launch_bounds__(tile::THREADS)
     if (skip && *skip) return;
     auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), Mask MASK_ARGUMENTS);
     auto dz = GradientOf<PLAIN, ACTIVATION, false>::make(tile::Matrix(dy, B, O), tile::Matrix(y, B, O), row_scale);
-    layer::backward_weights<true>(input, dz, W, b, vW, vb, B, I, O, RATE, MOMENTUM);
+    layer::backward_weights<true>(input, dz, W, b, vW, vb, B, I, O, RATE, MOMENTUM, skip);
 }

@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(tile::THREADS)
                                    MASK_PARAMETERS) {
     auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), Mask MASK_ARGUMENTS);
     Expanded<false> dz = {dy, pieces, row_scale, B, U};
-    layer::backward_weights<false>(input, dz, dW, db, nullptr, nullptr, B, I, U * PIECES, 0.0f, 0.0f);
+    layer::backward_weights<false>(input, dz, dW, db, nullptr, nullptr, B, I, U * PIECES, 0.0f, 0.0f, nullptr);
 }
 
 template <bool DROPOUT>
@@ -106,5 +106,5 @@ __global__ void __launch_bounds__(tile::THREADS)
     if (skip && *skip) return;
     auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), Mask MASK_ARGUMENTS);
     Expanded<false> dz = {dy, pieces, row_scale, B, U};
-    layer::backward_weights<true>(input, dz, W, b, vW, vb, B, I, U * PIECES, RATE, MOMENTUM);
+    layer::backward_weights<true>(input, dz, W, b, vW, vb, B, I, U * PIECES, RATE, MOMENTUM, skip);
 }

@@ -13,6 +13,9 @@ import numpy as np
 from fastgan.kernels.common.arrays import Array, Rate, require_array
 from fastgan.kernels.common.backends import implementation
 
+# What an update on a GPU adds to the flag of 8 bytes: 1 in its upper half.
+MARK = 1 << 32
+
 
 def update(
     W: Array,
@@ -36,8 +39,10 @@ def update(
     max_col_norm : float, optional
         Greatest norm of a column of W after the update, > 0; W must have two axes.
     skip : (1,) int64, optional
-        The step's flag. Where it holds anything but 0 when the operation runs, nothing is changed. The CPU's backends
-        set it to 1 where the new velocity holds a NaN or an infinity; this parameter then holds them too, no later one.
+        The step's flag. Where it is set, to 1, when the operation runs, nothing is changed. Where the new velocity
+        holds a NaN or an infinity the CPU's backends set it; this parameter then holds them too, no later one. A
+        GPU's leave ``MARK`` in it: it holds up no update, since blocks of one must agree, until ``gan_loss`` or
+        ``step.advance`` comes after it and sets the flag.
     backend : str
         As for ``backends.resolve``.
     """

@@ -17,6 +17,7 @@ import numpy as np
 
 from fastgan.kernels.common import numba_runtime as runtime
 from fastgan.kernels.common.arrays import Array, Rate
+from fastgan.kernels.common.numba_products import is_finite
 from fastgan.kernels.common.numba_runtime import cuda, kernel
 
 _THREADS = 128
@@ -36,7 +37,7 @@ def update(
     runtime.launch(
         _update, (runtime.divide_up(W.size, _THREADS),), (_THREADS,),
         *(array.reshape(-1) for array in (W, v, dW)),
-        *runtime.rate(learning_rate), *runtime.rate(momentum), runtime.zero(np.int64) if skip is None else skip,
+        *runtime.rate(learning_rate), *runtime.rate(momentum), runtime.flag(skip),
     )  # fmt: skip
     if max_col_norm is not None:
         clip_columns(W, max_col_norm, skip)
@@ -46,7 +47,7 @@ def clip_columns(W_IO: Array, max_col_norm: float, skip: Array | None) -> None:
     """Scale the columns so that none is longer than the norm."""
     runtime.launch(
         _clip_columns, (runtime.divide_up(W_IO.shape[1], _COLUMNS),), (_COLUMNS, _SHARES),
-        W_IO, np.float64(max_col_norm), runtime.zero(np.int64) if skip is None else skip,
+        W_IO, np.float64(max_col_norm), runtime.flag(skip),
     )  # fmt: skip
 
 
@@ -59,6 +60,8 @@ def _update(
         velocity = W.dtype.type(momentum[0] + more_momentum) * v[i] - W.dtype.type(learning_rate[0] + more_rate) * dW[i]
         v[i] = velocity
         W[i] += velocity
+        if skip.shape[0] > 1 and not is_finite(velocity):
+            cuda.atomic.max(skip, 1, np.int32(1))
 
 
 @kernel

@@ -11,11 +11,11 @@ __global__ void __launch_bounds__(256) sgd_update(float* __restrict__ W, float* 
                                                   long long n, RATE_PARAMETERS) {
     if (skip && *skip) return;
     long long i = blockIdx.x * 256ll + threadIdx.x;
-    if (i < n) move(W[i], v[i], g[i], RATE, MOMENTUM);
+    if (i < n) mark_unless(move(W[i], v[i], g[i], RATE, MOMENTUM), skip);
 }
 
 __global__ void __launch_bounds__(256) sgd_clip_columns(float* __restrict__ W, int I, int O, float max_col_norm,
-                                                        const long long* skip) {
+                                                        const unsigned* skip) {
     if (skip && *skip) return;
     DYNAMIC_SHARED(memory);
     float* sums = (float*)memory;

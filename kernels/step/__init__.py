@@ -33,7 +33,8 @@ class StepState:
     start : (1,) int64
         Place in the epoch's order of the next step's first row.
     non_finite : (1,) int64
-        1 once a loss was NaN or infinite: updates then change nothing.
+        1 once a loss or a velocity was NaN or infinite: updates then change nothing. Updates on a GPU leave
+        ``sgd.MARK`` here, which the next loss, or ``advance``, turns into 1.
     learning_rate, momentum : (1,) float32
         Of the next update.
     """
@@ -57,7 +58,7 @@ class StepState:
 
     @property
     def non_finite(self) -> NDArray[np.int64]:
-        """Set to 1 once a loss was NaN or infinite."""
+        """Set to 1 once a loss or a velocity was NaN or infinite."""
         return self.words[3:4]
 
     @property
@@ -104,7 +105,8 @@ def advance(
 ) -> None:
     """End a step: count the update, move on in the epoch or begin the next, read the next rates.
 
-    Nothing is changed where ``state.non_finite`` is set, so that it tells which update met the fault.
+    Where ``state.non_finite`` is set, or marked by an update of this step, it becomes 1 and nothing else is changed: so
+    the count tells which update met the fault.
 
     Parameters
     ----------

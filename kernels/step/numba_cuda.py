@@ -44,9 +44,10 @@ def _advance(
     words: Any, rate: Any, momentum: Any, rates: Any, momenta: Any, rows_per_step: Any, rows_per_epoch: Any
 ) -> None:
     """Move on by ``rows_per_step``, where it is not 0, and look the rates up."""
-    # The words in the order that StepState has them: update, epoch, start, non_finite.
+    # The words in the order that StepState has them: update, epoch, start, non_finite with the updates' mark.
     if rows_per_step > 0:
         if words[3] != 0:
+            words[3] = 1
             return
         words[0] += 1
         words[2] += rows_per_step

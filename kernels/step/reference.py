@@ -23,6 +23,8 @@ def advance(
 ) -> None:
     """Count on."""
     if state.non_finite[0]:
+        # The mark of an update on a GPU becomes the flag.
+        state.non_finite[0] = 1
         return
     state.update[0] += 1
     state.start[0] += rows_per_step

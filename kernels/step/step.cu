@@ -1,6 +1,7 @@
 // A step's end: the struct of eight words moves on. One thread; other kernels read the words when they run.
 //
-//   words: update, epoch, start, non_finite, then learning rate and momentum as two floats
+//   words: update, epoch, start, non_finite (the flag in its lower half, the updates' mark in its upper one), then
+//   learning rate and momentum as two floats
 
 #include "device.cuh"
 
@@ -17,7 +18,10 @@ __global__ void set_rates(long long* words, const float* learning_rates, int T, 
 
 __global__ void advance(long long* words, const float* learning_rates, int T, const float* momenta, int E,
                         long long rows_per_step, long long rows_per_epoch) {
-    if (words[3]) return;
+    if (words[3]) {
+        words[3] = 1;
+        return;
+    }
     words[0] += 1;
     words[2] += rows_per_step;
     if (words[2] == rows_per_epoch) {

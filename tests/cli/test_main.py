@@ -145,3 +145,12 @@ def test_a_process_of_its_own_keeps_results_and_failures_apart():
     assert (started.returncode, stdout) == (1, "")
     assert stderr.startswith("Error: There is no run in runs")
     assert "Traceback" not in stderr
+
+
+def test_a_stop_before_click_is_ready_for_one_is_a_sentence(monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    # It lies outside of what click itself guards.
+    monkeypatch.setattr(click.Group, "_main_shell_completion", interrupt)
+    assert "Interrupted." in invoke("info", code=130).stderr

@@ -1,12 +1,16 @@
 import errno
 import os
+import signal
+import sys
 
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import fastgan
 from fastgan import datasets, figures, files
+from fastgan.cli import main
 from tests.runs_for_tests import TINY, invoke, pixels_of
 
 
@@ -30,6 +34,36 @@ def test_arrays_go_into_any_of_three_files(runs, run, tmp_path):
         np.testing.assert_array_equal(file["images"][()], wanted)
     assert wanted.dtype == np.float32
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.h5", "a.npy", "a.npz"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_while_the_result_is_written_leaves_nothing(runs, run, tmp_path, monkeypatch, sent):
+    out = tmp_path / "out"
+    out.mkdir()
+    real = os.fsync
+
+    def fsync(descriptor):
+        assert len(list(out.iterdir())) == 1
+        os.kill(os.getpid(), sent)
+        real(descriptor)
+
+    before = signal.getsignal(sent)
+    with monkeypatch.context() as context:
+        context.setattr(os, "fsync", fsync)
+        result = CliRunner().invoke(main, ["sample", "--out", str(out / "a.npy")])
+    assert result.exit_code == 128 + sent
+    assert not list(out.iterdir())
+    assert signal.getsignal(sent) == before
+    # Who has other plans for the signal keeps them.
+    received = []
+    before = signal.signal(sent, lambda number, frame: received.append(number))
+    try:
+        invoke("sample", "--out", out / "a.npy")
+        os.kill(os.getpid(), sent)
+    finally:
+        signal.signal(sent, before)
+    assert received == [sent]
 
 
 def test_the_same_seed_gives_the_same_bytes(runs, tmp_path):

@@ -23,6 +23,7 @@ from fastgan.kernels.step import StepState
 from fastgan.trainer import Trainer
 from tests.kernels import test_linear, test_linear_maxout
 from tests.kernels.accuracy import assert_as_exact
+from tests.kernels.flags import assert_marks
 from tests.kernels.on_device import on
 
 assert numba_runtime.simulated(), "NUMBA_ENABLE_CUDASIM=1 has to be set before Numba is imported"
@@ -147,6 +148,29 @@ def test_updates_are_the_references(rng, dtype, rates, max_col_norm):
     assert_the_same(kernels.sgd.update, b, vb, db, **update)
 
 
+# NumPy's warnings of what the threads of the simulator compute.
+@with_small_tiles
+@pytest.mark.filterwarnings("ignore:.*invalid value")
+def test_any_velocity_that_is_not_finite_raises_the_flag(rng):
+    x, W, b, dy, _ = test_linear.layer(rng, (2, 3, 10))
+    pieces = rng.integers(0, 2, (2, 5)).astype(np.uint8)
+    parameters, rates = [W, b, np.ones_like(W), np.ones_like(b)], {"learning_rate": 0.1, "momentum": 0.5}
+
+    def linear(*arrays, skip):
+        call(kernels.linear.backward_update, x, dy, dy, "identity", *arrays, max_col_norm=0.7, skip=skip, **rates)
+
+    def maxout(*arrays, skip):
+        of_units = np.ascontiguousarray(dy[:, :5])
+        call(kernels.linear_maxout.backward_update, x, of_units, pieces, 2, *arrays, skip=skip, **rates)
+
+    def sgd(W, b, vW, vb, skip):
+        call(kernels.sgd.update, W, vW, np.ones_like(W), skip=skip, **rates)
+        call(kernels.sgd.update, b, vb, np.ones_like(b), skip=skip, **rates)
+
+    for update in (linear, maxout, sgd):
+        assert_marks(update, parameters, "numba-cuda")
+
+
 @with_small_tiles
 def test_columns_longer_than_a_block_are_clipped(rng):
     W = rng.normal(size=(37, 70)).astype(np.float32)
@@ -238,6 +262,8 @@ def test_losses(rng, dtype, objective):
     assert_the_same(kernels.gan_loss.gan_loss, logits, 70, objective, out_discriminator=d, out_generator=g, **more)
     assert_the_same(kernels.gan_loss.gan_loss, logits, 70, objective, out_discriminator=d)
     assert_the_same(kernels.gan_loss.gan_loss, logits[:80], 0, objective, out_generator=g, **more)
+    more["non_finite"][0] = kernels.sgd.MARK
+    assert_the_same(kernels.gan_loss.gan_loss, logits, 70, objective, out_discriminator=d, out_generator=g, **more)
     logits[100] = np.nan
     assert_the_same(kernels.gan_loss.gan_loss, logits, 70, objective, out_discriminator=d, out_generator=g, **more)
 
@@ -249,7 +275,7 @@ def test_steps_and_epochs():
     tables = DEVICE.upload(rates), DEVICE.upload(momenta)
     kernels.step.set_rates(host, rates, momenta, backend="reference")
     kernels.step.set_rates(there, *tables)
-    for fault in (0, 0, 0, 0, 0, 1):
+    for fault in (0, 0, 0, 0, 0, kernels.sgd.MARK, 1):
         host.non_finite[0] = fault
         DEVICE.overwrite(there.non_finite, np.array([fault], np.int64))
         shape = {"rows_per_step": 10, "rows_per_epoch": 20}
@@ -372,6 +398,29 @@ def test_a_loss_that_is_not_finite_freezes_the_state():
     for name, array in after.items():
         if name not in ("state", "sums"):
             np.testing.assert_array_equal(array, arrays[name])
+
+
+@with_small_tiles
+@pytest.mark.filterwarnings("ignore:.*invalid value")
+def test_a_velocity_that_is_not_finite_freezes_the_state_in_its_own_step():
+    data, config = tiny()
+    trainer = Trainer(config.replace({"update": "alternating"}), data, DEVICE, 9)
+    arrays = trainer.arrays()
+    # The bias of a piece that can win no more: no loss shows it.
+    arrays["discriminator/1/vb"][0] = -np.inf
+    trainer.load_arrays(arrays)
+    for _ in range(2):
+        trainer.step()
+        after = trainer.arrays()
+        assert after["state"][[0, 3]].tolist() == [0, 1]
+        assert trainer.first_non_finite() == "the gradient of discriminator/1/b"
+        # D's update was made, and not that of G.
+        bad = [name for name, array in after.items() if not np.isfinite(array).all()]
+        assert bad == ["discriminator/1/b", "discriminator/1/vb"]
+        for name in arrays:
+            if name.startswith("generator"):
+                np.testing.assert_array_equal(after[name], arrays[name])
+        assert (after["discriminator/0/W"] != arrays["discriminator/0/W"]).any()
 
 
 @with_small_tiles

@@ -3,12 +3,12 @@ import pytest
 from scipy.signal import correlate2d
 
 from fastgan.kernels import conv_maxout, dropout, sgd
-from fastgan.kernels.common import backends
 from fastgan.kernels.common.philox import Purpose, stream_id
 from fastgan.kernels.conv_maxout import cupy_raw as conv_maxout_cupy
 from fastgan.kernels.dropout import Dropout
 from tests.kernels.accuracy import assert_as_exact
 from tests.kernels.differences import assert_gradient
+from tests.kernels.flags import assert_marks, raised
 
 # B, C, H, W, K, pad, U, P
 SHAPES = [
@@ -209,8 +209,6 @@ def test_an_image_is_the_same_in_any_batch(backend, rng):
 
 
 def test_an_update_that_meets_an_infinity_raises_the_flag(backend, rng):
-    if backend in backends.ON_A_GPU:
-        pytest.skip("only the CPU's backends raise it")
     x, W, b, dy, _ = layer(rng, (2, 1, 4, 4, 3, 1, 2, 2))
     parameters = [W, b, np.ones_like(W), np.ones_like(b)]
     _, pieces = conv_maxout.forward(x, W, b, 2, pad=1, backend=backend)
@@ -219,7 +217,21 @@ def test_an_update_that_meets_an_infinity_raises_the_flag(backend, rng):
     assert skip[0] == 0
     dy[1, 0, 1, 1] = np.inf
     conv_maxout.backward_update(x, dy, pieces, 2, *parameters, pad=1, skip=skip, **rates)
-    assert skip[0] == 1
+    assert skip[0] == raised(backend)
+
+
+# The second in one image of many places, for which several blocks share the sum over them.
+@pytest.mark.parametrize("norm", [None, 0.7])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4, 3, 1, 7, 2), (1, 2, 40, 40, 3, 1, 3, 2)], ids=str)
+def test_any_velocity_that_is_not_finite_raises_the_flag(backend, rng, shape, norm):
+    x, W, b, dy, _ = layer(rng, shape)
+    _, pieces = conv_maxout.forward(x, W, b, 2, pad=1, backend=backend)
+    rates = {"learning_rate": 0.1, "momentum": 0.5, "max_col_norm": norm, "backend": backend}
+
+    def update(W, b, vW, vb, skip):
+        conv_maxout.backward_update(x, dy, pieces, 2, W, b, vW, vb, pad=1, skip=skip, **rates)
+
+    assert_marks(update, [W, b, np.ones_like(W), np.ones_like(b)], backend)
 
 
 def test_more_places_than_a_grid_has_tiles_for_are_several_launches(backend, rng, monkeypatch):

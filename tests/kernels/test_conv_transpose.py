@@ -3,10 +3,10 @@ import pytest
 from scipy.signal import convolve2d
 
 from fastgan.kernels import conv_transpose, sgd
-from fastgan.kernels.common import backends
 from fastgan.kernels.conv_maxout import cupy_raw as conv_maxout_cupy
 from tests.kernels.accuracy import assert_as_exact
 from tests.kernels.differences import assert_gradient
+from tests.kernels.flags import assert_marks, raised
 
 # B, C, H, W, O, K, stride; the recipe's last, at fewer channels.
 SHAPES = [
@@ -130,8 +130,6 @@ def test_an_update_that_is_skipped_changes_nothing(backend, rng):
 
 
 def test_an_update_that_meets_an_infinity_raises_the_flag(backend, rng):
-    if backend in backends.ON_A_GPU:
-        pytest.skip("only the CPU's backends raise it")
     x, W, b, dy = layer(rng, (2, 2, 2, 2, 1, 3, 2))
     parameters = [W, b, np.ones_like(W), np.ones_like(b)]
     skip, rates = np.array([0], np.int64), {"learning_rate": 0.1, "momentum": 0.5, "backend": backend}
@@ -139,7 +137,19 @@ def test_an_update_that_meets_an_infinity_raises_the_flag(backend, rng):
     assert skip[0] == 0
     dy[1, 0, 1, 1] = np.inf
     conv_transpose.backward_update(x, dy, *parameters, 2, skip=skip, **rates)
-    assert skip[0] == 1
+    assert skip[0] == raised(backend)
+
+
+# The second with so many places that several blocks share the sum over them.
+@pytest.mark.parametrize("shape", [(2, 2, 2, 2, 1, 3, 2), (4, 3, 20, 20, 2, 3, 2)], ids=str)
+def test_any_velocity_that_is_not_finite_raises_the_flag(backend, rng, shape):
+    x, W, b, dy = layer(rng, shape)
+
+    def update(W, b, vW, vb, skip):
+        rates = {"learning_rate": 0.1, "momentum": 0.5, "skip": skip, "backend": backend}
+        conv_transpose.backward_update(x, dy, W, b, vW, vb, shape[-1], **rates)
+
+    assert_marks(update, [W, b, np.ones_like(W), np.ones_like(b)], backend)
 
 
 def test_more_places_than_a_grid_has_tiles_for_are_several_launches(backend, rng, monkeypatch):

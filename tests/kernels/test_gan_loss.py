@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from fastgan.kernels import sgd
 from fastgan.kernels.gan_loss import OBJECTIVES, gan_loss
 from tests.kernels.differences import assert_gradient
 
@@ -68,6 +69,10 @@ def test_sums_add_up_and_the_flag_is_raised_once_and_for_all(backend):
     assert flag[0] == 0
     gan_loss(np.array([0, np.nan, 0, 0], np.float32), 2, **shared)
     assert flag[0] == 1
+    gan_loss(zeros, 2, **shared)
+    assert flag[0] == 1
+    # An update before it, on a GPU, had met a velocity that is not finite.
+    flag[0] = sgd.MARK
     gan_loss(zeros, 2, **shared)
     assert flag[0] == 1
 

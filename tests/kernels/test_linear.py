@@ -6,6 +6,7 @@ from fastgan.kernels.common.philox import Purpose, stream_id
 from fastgan.kernels.dropout import Dropout
 from tests.kernels.accuracy import assert_as_exact
 from tests.kernels.differences import assert_gradient
+from tests.kernels.flags import assert_marks
 
 SHAPES = [(1, 1, 1), (2, 3, 5), (7, 13, 11), (100, 100, 240), (17, 257, 33), (64, 1, 64), (1, 300, 1), (200, 240, 1)]
 FUNCTIONS = {
@@ -106,6 +107,18 @@ def test_an_update_that_is_skipped_changes_nothing(backend, rng):
     skip[0] = 0
     linear.backward_update(x, dy, y, "identity", *parameters, **rates)
     assert all((a != c).any() for a, c in zip(parameters, before, strict=True))
+
+
+@pytest.mark.parametrize("norm", [None, 0.7])
+def test_any_velocity_that_is_not_finite_raises_the_flag(backend, rng, norm):
+    x, W, b, dy, _ = layer(rng, (9, 70, 131))
+    y = linear.forward(x, W, b, "sigmoid", backend=backend)
+    rates = {"learning_rate": 0.1, "momentum": 0.5, "max_col_norm": norm, "backend": backend}
+
+    def update(W, b, vW, vb, skip):
+        linear.backward_update(x, dy, y, "sigmoid", W, b, vW, vb, skip=skip, **rates)
+
+    assert_marks(update, [W, b, np.ones_like(W), np.ones_like(b)], backend)
 
 
 def test_the_mask_that_forward_left_is_the_one_that_is_drawn_again(backend, rng):

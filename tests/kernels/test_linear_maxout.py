@@ -6,6 +6,7 @@ from fastgan.kernels.common.philox import Purpose, stream_id
 from fastgan.kernels.dropout import Dropout
 from tests.kernels.accuracy import assert_as_exact
 from tests.kernels.differences import assert_gradient
+from tests.kernels.flags import assert_marks
 
 # B, I, U, P
 SHAPES = [
@@ -130,6 +131,21 @@ def test_an_update_that_is_skipped_changes_nothing(backend, rng):
         x, dy, pieces, 2, *parameters, learning_rate=0.1, momentum=0.5, skip=skip, backend=backend
     )
     assert all((a == c).all() for a, c in zip(parameters, before, strict=True))
+
+
+# Few rows of few inputs, and more; the backend cpu makes these two products in different ways.
+@pytest.mark.parametrize("norm", [None, 0.7])
+@pytest.mark.parametrize("shape", [(5, 7, 3, 2), (9, 70, 27, 5)], ids=str)
+def test_any_velocity_that_is_not_finite_raises_the_flag(backend, rng, shape, norm):
+    x, W, b, dy, _ = layer(rng, shape)
+    num_pieces = shape[3]
+    _, pieces = linear_maxout.forward(x, W, b, num_pieces, backend=backend)
+    rates = {"learning_rate": 0.1, "momentum": 0.5, "max_col_norm": norm, "backend": backend}
+
+    def update(W, b, vW, vb, skip):
+        linear_maxout.backward_update(x, dy, pieces, num_pieces, W, b, vW, vb, skip=skip, **rates)
+
+    assert_marks(update, [W, b, np.ones_like(W), np.ones_like(b)], backend)
 
 
 def good():

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from fastgan.kernels import sgd
+from tests.kernels.flags import raised
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 13), (300, 5), (9,)])
@@ -42,14 +43,13 @@ def test_a_skipped_update_changes_nothing(backend):
     assert (v == 1).all()
 
 
-@pytest.mark.parametrize("host", ["reference", "cpu"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("norm", [None, 1.5])
 @pytest.mark.parametrize("place", [0, 1, 4999, 20 * 700 - 1])
-def test_the_first_gradient_that_is_not_finite_raises_the_flag(host, bad, norm, place, rng):
+def test_the_first_gradient_that_is_not_finite_raises_the_flag(backend, bad, norm, place, rng):
     W, v, dW = (rng.normal(size=(20, 700)).astype(np.float32) for _ in range(3))
     flag = np.zeros(1, np.int64)
-    settings = {"learning_rate": 0.1, "momentum": 0.5, "max_col_norm": norm, "skip": flag, "backend": host}
+    settings = {"learning_rate": 0.1, "momentum": 0.5, "max_col_norm": norm, "skip": flag, "backend": backend}
     sgd.update(W, v, dW, **settings)
     assert flag[0] == 0
     # Large numbers that are finite, and whose sum is not, are no fault.
@@ -61,7 +61,9 @@ def test_the_first_gradient_that_is_not_finite_raises_the_flag(host, bad, norm, 
     dW.flat[place] = bad
     with np.errstate(invalid="ignore"):
         sgd.update(W, v, dW, **settings)
-    assert flag[0] == 1
+    assert flag[0] == raised(backend)
+    # On a GPU a mark, which the next loss or the step's end makes the flag.
+    flag[0] = 1
     before = W.copy(), v.copy()
     sgd.update(W, v, np.ones_like(dW), **settings)
     np.testing.assert_array_equal(W, before[0])

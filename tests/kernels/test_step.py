@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fastgan.kernels import step
+from fastgan.kernels import sgd, step
 
 RATES = np.array([0.4, 0.3, 0.2], np.float32)
 MOMENTA = np.array([0.5, 0.6], np.float32)
@@ -30,11 +30,15 @@ def test_steps_epochs_and_rates_advance(backend):
     ]
 
 
-def test_a_fault_stops_the_count(backend):
+# Of a loss, or of an update on a GPU, or of both.
+@pytest.mark.parametrize("fault", [1, sgd.MARK, sgd.MARK + 1])
+def test_a_fault_stops_the_count(backend, fault):
     state = step.StepState()
-    state.non_finite[0] = 1
+    state.non_finite[0] = fault
+    before = state.words.copy()
     step.advance(state, RATES, MOMENTA, rows_per_step=10, rows_per_epoch=20, backend=backend)
-    assert state.update[0] == 0
+    before[3] = 1
+    assert state.words.tolist() == before.tolist()
 
 
 def test_a_broken_epoch_is_refused():

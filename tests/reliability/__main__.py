@@ -1,4 +1,6 @@
-"""The long forms of these tests: ``python -m tests.reliability --kills 500 --flips 2000 --fuzz 10000 --steps 20000``.
+"""The long forms of these tests.
+
+    python -m tests.reliability --kills 500 --reproduce 100 --flips 2000 --fuzz 10000 --steps 20000
 
 What is not asked for is not run. Each part prints a JSON line with its counts and its seed; docs/reliability.md has
 those of the last run of them all. The first fault ends it with a traceback.
@@ -51,6 +53,7 @@ def long_run(num_steps, seed, folder):
 def main():
     parser = argparse.ArgumentParser(prog="python -m tests.reliability", description=__doc__)
     parser.add_argument("--kills", type=int, default=0, help="of training; a fifth as many of sampling and scoring")
+    parser.add_argument("--reproduce", type=int, default=0, help="kills of reproducing")
     parser.add_argument("--flips", type=int, default=0, help="checkpoints with flipped bytes, and 64 cuts")
     parser.add_argument("--fuzz", type=int, default=0, help="inputs in all, over all parsers and the command line")
     parser.add_argument("--steps", type=int, default=0, help="of the long run")
@@ -77,6 +80,11 @@ def main():
             calls = place("calls")
             action = lambda: kills.at_every_call(processes, calls, range(1, 10_000))  # noqa: E731
             part("a kill at every call to the system", action)
+            processes.close()
+        if asked.reproduce:
+            processes, pages = Server(), place("reproducing")
+            action = lambda: kills.of_reproducing(processes, asked.reproduce, seed, pages)  # noqa: E731
+            part("kills of reproducing", action, seed=seed)
             processes.close()
         if asked.flips:
             for which in ("latest", "best"):

@@ -7,9 +7,11 @@ import shutil
 import signal
 import time
 
+import numpy as np
+
 import fastgan
 from fastgan import checkpoint
-from tests.runs_for_tests import TINY, TINY_OPTIONS, arrays_of, assert_same_bits, trained
+from tests.runs_for_tests import TINY, TINY_OPTIONS, arrays_of, assert_same_bits, pixels_of, trained
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 # A few tenths of a second of work, most of it reports and checkpoints.
@@ -141,7 +143,8 @@ def of_reading(processes, num_kills, seed, folder):
     counted = dict.fromkeys(commands, 0)
     while sum(counted.values()) < num_kills:
         name = rng.choice(list(commands))
-        (folder / "out.npy").unlink(missing_ok=True)
+        for left in (folder / "out.npy", *folder.glob(".out.npy.*")):
+            left.unlink(missing_ok=True)
         started = processes.start(*commands[name], folder=folder)
         time.sleep(rng.uniform(0, took[name]))
         sent = rng.choice(SIGNALS)
@@ -152,6 +155,8 @@ def of_reading(processes, num_kills, seed, folder):
             continue
         counted[name] += 1
         assert code in CODES[sent], (code, sent)
+        if code > 0:
+            assert not list(folder.glob(".*")), "what was being written stayed"
         if name == "sample" and (folder / "out.npy").exists():
             assert result_of(name, started, folder) == wanted[name]
         assert (run / checkpoint.LATEST).read_bytes() == before
@@ -163,6 +168,83 @@ def of_reading(processes, num_kills, seed, folder):
         assert done.wait() == 0, done.stderr
         assert result_of(name, done, folder) == wanted[name]
     return counted
+
+
+def of_reproducing(processes, num_kills, seed, folder, epochs=20):
+    """Kill a reproduction of game and digits and give the same command again, until so many kills were met."""
+    rng = random.Random(seed)
+    argv = ("reproduce", "--out=paper", "--only=game,digits", f"--seed={seed % 1000}", "--backend=cpu", "--threads=1")
+    settings = {"reproduction": {"epochs": epochs, "checkpoint_every": 0.02}}
+    (folder / "whole").mkdir()
+    started = time.monotonic()
+    done = processes.start(*argv, folder=folder / "whole", **settings)
+    assert done.wait() == 0, done.stderr
+    took = time.monotonic() - started
+    wanted = reproduced(folder / "whole")
+    counted = {"kills": 0, "reproductions": 0, "gone on with": 0, **{name.name: 0 for name in SIGNALS}}
+    place = None
+    while True:
+        if place is None:
+            if counted["kills"] >= num_kills:
+                return counted
+            counted["reproductions"] += 1
+            place = folder / f"{counted['reproductions']}"
+            place.mkdir()
+            patience = rng.choice([0.2, 0.5, 1.0]) * took
+        counted["gone on with"] += (place / "paper" / "state.json").exists()
+        done_before = saved_step(place)
+        started = processes.start(*argv, folder=place, looks=rng.choice([0.001, 0.02]), **settings)
+        time.sleep(rng.uniform(0, patience))
+        sent = rng.choice(SIGNALS)
+        if counted["kills"] < num_kills:
+            started.kill(sent)
+        code = started.wait()
+        assert "Traceback" not in started.stderr, started.stderr
+        if code == 0:
+            assert_same_bits(reproduced(place), wanted)
+            assert_whole(place / "paper" / "runs" / "digits")
+            assert not list((place / "paper").rglob(".*")), f"left: {list((place / 'paper').rglob('.*'))}"
+            shutil.rmtree(place)
+            place = None
+            continue
+        counted["kills"] += 1
+        counted[sent.name] += 1
+        assert code in CODES[sent], (code, sent, started.stderr)
+        # What is there is whole, and nothing that was saved is gone.
+        assert saved_step(place) >= done_before
+        for file in place.glob("paper/*.json"):
+            json.loads(file.read_text())
+        for page in place.glob("paper/report.html"):
+            assert page.read_text().rstrip().endswith("</html>")
+        for picture in place.glob("paper/figures/*.png"):
+            assert pixels_of(picture).size
+        if code in (130, 143) and "Stopped and saved" in started.stderr:
+            assert "the same command goes on" in started.stderr
+
+
+def saved_step(place):
+    """Give the step of the run's newest checkpoint, which must be whole; -1 where there is none yet."""
+    run = place / "paper" / "runs" / "digits"
+    return fastgan.load_run(run).step if (run / checkpoint.LATEST).exists() else -1
+
+
+def reproduced(place):
+    """Give all that a reproduction has made, but for its times: arrays, scores, pictures, the page's table."""
+    out = place / "paper"
+    state = json.loads((out / "state.json").read_text())
+    assert not any("why_not" in record for record in state["parts"].values()), state
+    for record in state["parts"].values():
+        assert record.pop("seconds").keys() >= {"training", "drawing"}
+    files = {path.name: path.read_bytes() for path in (out / "figures").iterdir()}
+    markdown = (out / "report.md").read_text("utf-8")
+    files |= {"state": json.dumps(state, sort_keys=True).encode(), "rows": "\n".join(rows_of(markdown)).encode()}
+    bits = {name: np.frombuffer(content, np.uint8) for name, content in files.items()}
+    return {**arrays_of(fastgan.load_run(out / "runs" / "digits")), **bits}
+
+
+def rows_of(markdown):
+    """Give the rows of Table 1: of all tables, those with an error of the mean."""
+    return [line for line in markdown.splitlines() if line.startswith("|") and "±" in line]
 
 
 def result_of(name, ended, folder):

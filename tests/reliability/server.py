@@ -16,7 +16,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from tests.runs_for_tests import TINY, environment
+from tests.runs_for_tests import TINY, environment, small_reproduction
 
 
 class Server:
@@ -100,6 +100,9 @@ def prepare(settings):
             os.write(log, f"{self.step}\n".encode())
 
         training._Session._save = logged
+    if "reproduction" in settings:
+        # Fields of its digits.
+        small_reproduction(setattr, **settings["reproduction"])
     if "kill_at" in settings:
         faults.install(faults.Kill(settings["kill_at"]))
     if "file_bytes" in settings:
@@ -144,8 +147,12 @@ def _serve():
     # Everything that a command imports, and the compiled loops, before the first fork.
     import fastgan
     from fastgan import training  # noqa: F401
-    from fastgan.cli import export, info, interpolate, parzen, sample, train  # noqa: F401
+    from fastgan.cli import export, info, interpolate, parzen, reproduce, sample, train  # noqa: F401
     from tests.reliability import faults  # noqa: F401
+
+    with contextlib.suppress(ImportError):
+        import matplotlib.backends.backend_agg
+        import matplotlib.figure  # noqa: F401
 
     with tempfile.TemporaryDirectory() as folder:
         run = fastgan.train(TINY.replace({"steps": 1}), run_dir=Path(folder) / "run")

@@ -1,3 +1,5 @@
+import pytest
+
 from tests.reliability import kills
 
 
@@ -23,6 +25,13 @@ def test_three_kills_on_the_emulated_gpu(processes, emulated, tmp_path):
 def test_kills_of_sampling_and_scoring_leave_the_run_alone(processes, tmp_path):
     counted = kills.of_reading(processes, 8, 3, tmp_path)
     assert min(counted.values()) >= 1
+
+
+def test_kills_of_reproducing_end_in_the_same_page(processes, tmp_path):
+    pytest.importorskip("matplotlib")
+    counted = kills.of_reproducing(processes, 6, 4, tmp_path)
+    assert counted["kills"] == 6
+    assert counted["gone on with"] >= 3
 
 
 def test_a_kill_at_any_call_to_the_system(processes, tmp_path):
