@@ -6,11 +6,11 @@ Here a thread computes a block of C from start to end, and the operation's loop 
 bias and activation, the greatest piece, the update of the weights. Blocks never share a sum, so how many threads there
 are and how they share the work changes no bit.
 
-A block takes the part of B that it needs in packed form: panels as wide as a tile, one behind the other, at most
-``_DEPTH`` rows at a time, so that a panel stays in the core's first cache while A's rows go by. Sums over those rows
-are added to what the rows before gave: no chain of roundings is longer than ``_DEPTH``. Layout and order are those of
-Goto and van de Geijn (2008), but for A, which is read where it lies. While a tile is computed, memory is asked for what
-comes next: weights are read once a product, and waiting for them took a third of an update's time.
+A block takes what it needs of A and B in packed form, as Goto and van de Geijn (2008) do: A's rows in tiles, element by
+element as the tile reads them; B's columns in panels as wide as a tile, at most ``_DEPTH`` rows at a time, so that a
+panel stays in the core's first cache while A's tiles go by. Sums over those rows are added to what the rows before
+gave: no chain of roundings is longer than ``_DEPTH``. While a tile is computed, memory is asked for what comes next:
+weights are read once a product, and waiting for them took a third of an update's time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 
 from fastgan.kernels.common import loops
 from fastgan.kernels.common.arrays import Array, Workspace
-from fastgan.kernels.common.loops import called, inlined, loop, prange
+from fastgan.kernels.common.loops import called, loop, prange
 from fastgan.kernels.common.threads import num_threads
 from fastgan.kernels.common.vectors import (
     PANEL_BYTES,
@@ -34,9 +34,7 @@ from fastgan.kernels.common.vectors import (
     copy_rows,
     fetch,
     fetch_to_write,
-    row_of_tile,
     tile,
-    tile_of_transposed,
     transpose_block,
 )
 
@@ -57,9 +55,10 @@ class Plan:
 
     Attributes
     ----------
-    blocks : (T, J, 6) int64
+    blocks : (T, J, 7) int64
         Of each thread's blocks in their order: first row and the one after the last, first column and the one after the
-        last, the end of the columns that come next, and whether B's part is packed already. Empty ones at the end.
+        last, the end of the columns that come next, and whether A's and B's parts are packed already. Empty ones, with
+        neither row nor column, at the end.
     depth : int
         Rows of B that are packed at a time.
     """
@@ -67,8 +66,7 @@ class Plan:
     def __init__(self, M: int, N: int, K: int, itemsize: int, threads: int, multiple: int, along_rows: bool) -> None:
         width = PANEL_BYTES // itemsize
         self.depth = math.ceil(K / math.ceil(K / _DEPTH))
-        is_packed_once = self.depth == K
-        along_rows = along_rows and is_packed_once
+        along_rows = along_rows and self.depth == K
         # Columns of a block are a multiple of a maxout unit's pieces, and of a panel's where that is not too many.
         step = math.lcm(multiple, width)
         step = step if step <= 2 * _COLUMNS else multiple
@@ -77,28 +75,24 @@ class Plan:
         rows = TILE_ROWS if along_rows else math.ceil(M / math.ceil(M / _ROWS) / TILE_ROWS) * TILE_ROWS
         parts = []
         for m0, m1, n0, n1 in _share(M, N, K, threads, multiple):
-            part = []
+            heights = list(itertools.pairwise([*range(m0, m1, rows), m1]))
             # The first block is narrow: nobody has asked for its part of B beforehand.
-            for first, last in itertools.pairwise([n0, *range(n0 + step, n1, columns), n1]):
-                following = min(last + columns, n1)
-                m = m0
-                while m < m1:
-                    # No block has fewer rows than a tile, unless C has.
-                    end = m1 if m1 - m < rows + TILE_ROWS else m + rows
-                    part.append((m, end, first, last, following, is_packed_once and m > m0))
-                    m = end
-            parts.append(part)
-        most = max(len(part) for part in parts)
-        self.blocks = np.zeros((len(parts), most, 6), np.int64)
+            widths = list(itertools.pairwise([n0, *range(n0 + step, n1, columns), n1]))
+            if along_rows:
+                part = [(m, n, False, m[0] > m0) for n in widths for m in heights]
+            else:
+                part = [(m, n, n[0] > n0, False) for m in heights for n in widths]
+            parts.append([(*m, *n, min(n[1] + columns, n1), *is_packed) for m, n, *is_packed in part])
+        self.blocks = np.zeros((len(parts), max(len(part) for part in parts), 7), np.int64)
         for part, own in zip(parts, self.blocks, strict=True):
             own[: len(part)] = part
         stride = math.ceil(columns / width) * width
-        self._packed_shape = (len(parts), self.depth * stride)
-        self._sums_shape = (len(parts), rows + 2 * TILE_ROWS, stride)
+        self._shapes = ((len(parts), rows * K), (len(parts), self.depth * stride), (len(parts), rows, stride))
 
-    def scratch(self, workspace: Workspace, dtype: np.dtype[Any]) -> tuple[Array, Array]:
-        """Give each thread's room for packed B and for a block's sums."""
-        return workspace.array("packed", self._packed_shape, dtype), workspace.array("sums", self._sums_shape, dtype)
+    def scratch(self, workspace: Workspace, dtype: np.dtype[Any]) -> tuple[Array, ...]:
+        """Give each thread's room for packed A and B and for a block's sums, (T, any), (T, any) and (T, any, any)."""
+        names = ("packed A", "packed B", "sums of a block")
+        return tuple(workspace.array(name, shape, dtype) for name, shape in zip(names, self._shapes, strict=True))
 
 
 def plan(M: int, N: int, K: int, itemsize: int, multiple: int = 1, along_rows: bool = False) -> Plan:
@@ -139,7 +133,7 @@ def _share(M: int, N: int, K: int, threads: int, multiple: int) -> list[tuple[in
 
 
 @called
-def _pack(b: Any, is_transposed: Any, k0: Any, k1: Any, n0: Any, n1: Any, packed: Any) -> None:
+def _pack_b(b: Any, is_transposed: Any, k0: Any, k1: Any, n0: Any, n1: Any, packed: Any) -> None:
     """Pack rows k0 … k1-1 and columns n0 … n1-1 of B, which ``b`` or its transpose is; zeros fill the last panel."""
     width, lanes = PANEL_BYTES // packed.itemsize, VECTOR_BYTES // packed.itemsize
     depth, stride = k1 - k0, b.shape[1]
@@ -173,93 +167,107 @@ def _pack(b: Any, is_transposed: Any, k0: Any, k1: Any, n0: Any, n1: Any, packed
                 packed[start + k * width + c] = 0
 
 
-@inlined
-def place(row: Any, num_rows: Any) -> Any:
-    """Give the row of the sums in which a block's row is: the last tile ends where the block does, and may overlap."""
-    full = num_rows // TILE_ROWS * TILE_ROWS
-    return row if row < full or full == 0 else row + full + TILE_ROWS - num_rows
+@called
+def _pack_a(a: Any, is_transposed: Any, m0: Any, m1: Any, packed: Any) -> None:
+    """Pack rows m0 … m1-1 of A, which ``a`` or its transpose is, in tiles; zeros fill the last one."""
+    K = a.shape[0] if is_transposed else a.shape[1]
+    # Six assignments at once, as LLVM then moves numbers by the vector.
+    for m in range(m0, m1, TILE_ROWS):
+        to = packed[(m - m0) * K : (m - m0 + TILE_ROWS) * K].reshape(K, TILE_ROWS)
+        full = min(TILE_ROWS, m1 - m)
+        if is_transposed and full == TILE_ROWS:
+            for k in range(K):
+                row = a[k, m : m + TILE_ROWS]
+                to[k, 0], to[k, 1], to[k, 2], to[k, 3], to[k, 4], to[k, 5] = row[0], row[1], row[2], row[3], row[4], row[5]
+        elif is_transposed:
+            for k in range(K):
+                for r in range(full):
+                    to[k, r] = a[k, m + r]
+        elif full == TILE_ROWS:
+            r0, r1, r2, r3, r4, r5 = a[m], a[m + 1], a[m + 2], a[m + 3], a[m + 4], a[m + 5]
+            for k in range(K):
+                to[k, 0], to[k, 1], to[k, 2], to[k, 3], to[k, 4], to[k, 5] = r0[k], r1[k], r2[k], r3[k], r4[k], r5[k]
+        else:
+            for r in range(full):
+                for k in range(K):
+                    to[k, r] = a[m + r, k]
+        for k in range(K):
+            for r in range(full, TILE_ROWS):
+                to[k, r] = 0
 
 
 @called
 def block(
-    a: Any, a_transposed: Any, b: Any, b_transposed: Any, blocks: Any, number: Any, depth: Any, packed: Any, sums: Any,
-    W: Any, v: Any,
+    a: Any, a_transposed: Any, b: Any, b_transposed: Any, blocks: Any, number: Any, depth: Any,
+    packed_a: Any, packed_b: Any, sums: Any, W: Any, v: Any,
 ) -> Any:  # fmt: skip
     """Compute a block of C into ``sums``; give its first row, the one after the last, and likewise the columns.
 
-    Row m of C is row ``place(m - m0, m1 - m0)`` of the sums, column n is n - n0. A and B are ``a`` and ``b``, or their
-    transposes. ``W`` and ``v``, if they are not empty, are what the block's place in will be gone over.
+    A and B are ``a`` and ``b``, or their transposes. ``W`` and ``v``, if they are not empty, are what will be gone over
+    in the block's place.
     """
     m0, m1 = blocks[number, 0], blocks[number, 1]
     n0, n1, n2 = blocks[number, 2], blocks[number, 3], blocks[number, 4]
     K = a.shape[0] if a_transposed else a.shape[1]
+    if blocks[number, 5] == 0:
+        _pack_a(a, a_transposed, m0, m1, packed_a)
     for k0 in range(0, K, depth):
         k1 = min(k0 + depth, K)
-        if blocks[number, 5] == 0:
-            _pack(b, b_transposed, k0, k1, n0, n1, packed)
-        # What comes next: rows k2 … k3-1 of B, and columns c0 … c1-1.
+        if blocks[number, 6] == 0:
+            _pack_b(b, b_transposed, k0, k1, n0, n1, packed_b)
+        # What comes next of B: the next rows, or the first ones of the next columns; nothing where it is packed.
         k2, c0, c1 = (k1, n0, n1) if k1 < K else (0, n1, n2)
         k3 = min(k2 + depth, K)
         r0, r1, r2, r3 = (c0, c1, k2, k3) if b_transposed else (k2, k3, c0, c1)
-        if blocks[number, 5] != 0:
+        if blocks[number, 6] != 0:
             r1 = r0
-        _multiply(a, a_transposed, m0, m1, k0, k1, packed, n1 - n0, sums, k2, k3, b, r0, r1, r2, r3, W, v, n0)
+        _multiply(packed_a, K, m0, m1, k0, k1, packed_b, n0, n1, sums, b, r0, r1, r2, r3, W, v)
     return m0, m1, n0, n1
 
 
 @called
 def _multiply(
-    a: Any, a_transposed: Any, m0: Any, m1: Any, k0: Any, k1: Any, packed: Any, num_columns: Any, sums: Any,
-    k2: Any, k3: Any, b: Any, r0: Any, r1: Any, r2: Any, r3: Any, W: Any, v: Any, n0: Any,
+    packed_a: Any, K: Any, m0: Any, m1: Any, k0: Any, k1: Any, packed_b: Any, n0: Any, n1: Any, sums: Any,
+    b: Any, r0: Any, r1: Any, r2: Any, r3: Any, W: Any, v: Any,
 ) -> None:  # fmt: skip
-    """Multiply A's rows m0 … m1-1 with what is packed of B, and ask for what comes next.
+    """Multiply what is packed of A and B, and ask for what comes next.
 
-    That is rows r0 … r1-1 and columns r2 … r3-1 of ``b``, a few rows a tile; beside the last panel, columns k2 … k3-1
-    of A; and where there are W and v, what they have in the tile's place.
+    That is rows r0 … r1-1 and columns r2 … r3-1 of ``b``, a few rows a tile, and what W and v have in the tile's place.
     """
-    width = PANEL_BYTES // packed.itemsize
-    depth, stride, out = k1 - k0, a.shape[1], sums.shape[1]
-    num_tiles = (m1 - m0) // TILE_ROWS
-    # The last tile begins where it must to end with the last row.
-    tiles = num_tiles + (1 if num_tiles > 0 and (m1 - m0) % TILE_ROWS > 0 else 0)
-    rows_at_a_time = (r1 - r0) * width // max(1, tiles * num_columns) + 1
-    for n in range(0, num_columns, width):
-        for t in range(tiles):
-            m = m0 + t * TILE_ROWS if t < num_tiles else m1 - TILE_ROWS
+    width = PANEL_BYTES // packed_b.itemsize
+    depth, stride = k1 - k0, sums.shape[1]
+    num_tiles = -(-(m1 - m0) // TILE_ROWS)
+    rows_at_a_time = (r1 - r0) * width // max(1, num_tiles * (n1 - n0)) + 1
+    for n in range(n0, n1, width):
+        for t in range(num_tiles):
             for r in range(r0, min(r0 + rows_at_a_time, r1)):
                 fetch(b, r * b.shape[1] + r2, r3 - r2)
             r0 += rows_at_a_time
+            m = m0 + t * TILE_ROWS
             if W.shape[0] > 0:
-                for r in range(m, m + TILE_ROWS):
-                    fetch_to_write(W, r * W.shape[1] + n0 + n, width)
-                    fetch_to_write(v, r * v.shape[1] + n0 + n, width)
-            to = t * TILE_ROWS * out + n
-            if a_transposed:
-                tile_of_transposed(a, k0 * stride + m, stride, packed, n * depth, depth, sums, to, out, k0 > 0)
-            else:
-                if k2 != k0 and n + width >= num_columns:
-                    for r in range(m, m + TILE_ROWS):
-                        fetch(a, r * stride + k2, k3 - k2)
-                tile(a, m * stride + k0, stride, packed, n * depth, depth, sums, to, out, k0 > 0)
-        if num_tiles == 0:
-            for m in range(m0, m1):
-                start, step = (k0 * stride + m, stride) if a_transposed else (m * stride + k0, 1)
-                row_of_tile(a, start, step, packed, n * depth, depth, sums, (m - m0) * out + n, out, k0 > 0)
+                for r in range(m, min(m + TILE_ROWS, m1)):
+                    fetch_to_write(W, r * W.shape[1] + n, width)
+                    fetch_to_write(v, r * v.shape[1] + n, width)
+            tile(
+                packed_a, t * TILE_ROWS * K + k0 * TILE_ROWS, packed_b, (n - n0) * depth, depth,
+                sums, t * TILE_ROWS * stride + n - n0, stride, k0 > 0,
+            )  # fmt: skip
 
 
 @loop
 def _product(
     a: Any, a_transposed: Any, b: Any, b_transposed: Any, alpha: Any, beta: Any, out: Any,
-    blocks: Any, depth: Any, packed: Any, sums: Any,
+    blocks: Any, depth: Any, packed_a: Any, packed_b: Any, sums: Any,
 ) -> None:  # fmt: skip
     none = out[:0]
     for part in prange(blocks.shape[0]):
         for i in range(blocks.shape[1]):
             m0, m1, n0, n1 = block(
-                a, a_transposed, b, b_transposed, blocks[part], i, depth, packed[part], sums[part], none, none
-            )
+                a, a_transposed, b, b_transposed, blocks[part], i, depth,
+                packed_a[part], packed_b[part], sums[part], none, none,
+            )  # fmt: skip
             for m in range(m0, m1):
-                c, to = sums[part, place(m - m0, m1 - m0)], out[m, n0:n1]
+                c, to = sums[part, m - m0], out[m, n0:n1]
                 if beta == 0:
                     for j in range(n1 - n0):
                         to[j] = alpha * c[j]

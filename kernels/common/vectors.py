@@ -102,14 +102,29 @@ class _Emitter:
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), [a, b, c])
 
 
-def _emit_tile(rows: int, is_transposed: bool, context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    a_type, b_type, c_type = (signature.args[i] for i in (0, 3, 6))
-    a, a_start, a_stride, b, b_start, depth, c, c_start, c_stride, adds = args
+@intrinsic
+def tile(
+    typing_context: Any, a: Any, a_start: Any, b: Any, b_start: Any, depth: Any,
+    c: Any, c_start: Any, c_stride: Any, adds: Any,
+) -> Any:  # fmt: skip
+    """Compute a tile: C's rows r = 0 … 5, ``c[r] = Σ_k a[k, r] · b[k]``, or that added to what c holds.
+
+    Sums are made in the order of k, by one multiply-add a step. All arrays are taken as memory, from an element on: A's
+    ``TILE_ROWS`` numbers for k lie behind those for k - 1, as does B's row k, which is ``PANEL_BYTES`` long; row r of C
+    is at ``c_start + r · c_stride``. Nothing is checked.
+    """
+    i = types.int64
+    return types.void(a, i, b, i, i, c, i, i, types.boolean), _emit_tile
+
+
+def _emit_tile(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    a_type, b_type, c_type = (signature.args[i] for i in (0, 2, 5))
+    a, a_start, b, b_start, depth, c, c_start, c_stride, adds = args
     emit = _Emitter(context, builder, c_type.dtype)
     width = emit.lanes * _VECTORS
     A, B = emit.element(a_type, a, a_start), emit.element(b_type, b, b_start)
 
-    def steps(count: int, start: Any, sums: list[Any], limit: Any, name: str) -> tuple[Any, list[Any]]:
+    def steps(count: int, start: Any, sums: list[Any], name: str) -> tuple[Any, list[Any]]:
         """Write a loop that makes ``count`` steps at a time while so many are left."""
         before = builder.block
         head, body, after = (builder.append_basic_block(f"tile.{name}.{part}") for part in ("head", "body", "after"))
@@ -120,16 +135,15 @@ def _emit_tile(rows: int, is_transposed: bool, context: Any, builder: Any, signa
         running = [builder.phi(emit.vector) for _ in sums]
         for phi, value in zip(running, sums, strict=True):
             phi.add_incoming(value, before)
-        builder.cbranch(builder.icmp_signed("<=", builder.add(k, _I64(count)), limit), body, after)
+        builder.cbranch(builder.icmp_signed("<=", builder.add(k, _I64(count)), depth), body, after)
         builder.position_at_end(body)
         new = list(running)
+        row_of_a = emit.at(A, builder.mul(k, _I64(TILE_ROWS)))
+        row_of_b = emit.at(B, builder.mul(k, _I64(width)))
         for u in range(count):
-            at = builder.add(k, _I64(u))
-            row_of_b = emit.at(B, builder.mul(at, _I64(width)))
-            vectors = [emit.load(emit.at(row_of_b, v * emit.lanes)) for v in range(_VECTORS)]
-            for r in range(rows):
-                place = (builder.mul(at, a_stride), r) if is_transposed else (builder.mul(_I64(r), a_stride), at)
-                factor = emit.broadcast(emit.at(A, *place))
+            vectors = [emit.load(emit.at(row_of_b, u * width + v * emit.lanes)) for v in range(_VECTORS)]
+            for r in range(TILE_ROWS):
+                factor = emit.broadcast(emit.at(row_of_a, u * TILE_ROWS + r))
                 for v in range(_VECTORS):
                     i = r * _VECTORS + v
                     new[i] = emit.multiply_add(factor, vectors[v], new[i])
@@ -140,60 +154,21 @@ def _emit_tile(rows: int, is_transposed: bool, context: Any, builder: Any, signa
         builder.position_at_end(after)
         return k, list(running)
 
-    k, sums = steps(_UNROLLED, _I64(0), [emit.zero] * (rows * _VECTORS), depth, "many")
-    _, sums = steps(1, k, sums, depth, "one")
+    k, sums = steps(_UNROLLED, _I64(0), [emit.zero] * (TILE_ROWS * _VECTORS), "many")
+    _, sums = steps(1, k, sums, "one")
     places = [
         emit.at(emit.element(c_type, c, c_start), builder.mul(_I64(r), c_stride), v * emit.lanes)
-        for r in range(rows)
+        for r in range(TILE_ROWS)
         for v in range(_VECTORS)
     ]
     with builder.if_else(adds) as (then, otherwise):
         with then:
-            for value, place in zip(sums, places, strict=True):
-                emit.store(builder.fadd(emit.load(place), value), place)
+            for value, at in zip(sums, places, strict=True):
+                emit.store(builder.fadd(emit.load(at), value), at)
         with otherwise:
-            for value, place in zip(sums, places, strict=True):
-                emit.store(value, place)
+            for value, at in zip(sums, places, strict=True):
+                emit.store(value, at)
     return context.get_dummy_value()
-
-
-def _typed_tile(rows: int, is_transposed: bool, args: tuple[Any, ...]) -> Any:
-    a, _, _, b, _, _, c, *_ = args
-    i = types.int64
-    signature = types.void(a, i, i, b, i, i, c, i, i, types.boolean)
-    return signature, partial(_emit_tile, rows, is_transposed)
-
-
-@intrinsic
-def tile(
-    context: Any, a: Any, a_start: Any, a_stride: Any, b: Any, b_start: Any, depth: Any,
-    c: Any, c_start: Any, c_stride: Any, adds: Any,
-) -> Any:  # fmt: skip
-    """Compute a tile: C's rows r = 0 … 5 from A's rows, ``c[r] = Σ_k a[r, k] · b[k]``, or added to what c holds.
-
-    Sums are made in the order of k, by one multiply-add a step. All arrays are taken as memory: element (r, k) of A is
-    ``a_start + r · a_stride + k``, row k of B lies ``PANEL_BYTES`` after row k - 1, row r of C is at
-    ``c_start + r · c_stride``. Nothing is checked.
-    """
-    return _typed_tile(TILE_ROWS, False, (a, a_start, a_stride, b, b_start, depth, c, c_start, c_stride, adds))
-
-
-@intrinsic
-def tile_of_transposed(
-    context: Any, a: Any, a_start: Any, a_stride: Any, b: Any, b_start: Any, depth: Any,
-    c: Any, c_start: Any, c_stride: Any, adds: Any,
-) -> Any:  # fmt: skip
-    """Compute a tile of an A whose transpose is in memory: its element (r, k) is ``a_start + k · a_stride + r``."""
-    return _typed_tile(TILE_ROWS, True, (a, a_start, a_stride, b, b_start, depth, c, c_start, c_stride, adds))
-
-
-@intrinsic
-def row_of_tile(
-    context: Any, a: Any, a_start: Any, a_stride: Any, b: Any, b_start: Any, depth: Any,
-    c: Any, c_start: Any, c_stride: Any, adds: Any,
-) -> Any:  # fmt: skip
-    """Compute a single row: element k of A is ``a_start + k · a_stride``."""
-    return _typed_tile(1, True, (a, a_start, a_stride, b, b_start, depth, c, c_start, c_stride, adds))
 
 
 @intrinsic

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastgan.kernels.common.arrays import Array, Rate, Workspace
 from fastgan.kernels.common.loops import inlined, loop, prange
-from fastgan.kernels.common.products import block, place, plan, product
+from fastgan.kernels.common.products import block, plan, product
 from fastgan.kernels.dropout import Dropout
 from fastgan.kernels.dropout import cpu as dropout_cpu
 from fastgan.kernels.sgd import cpu as sgd_cpu
@@ -164,15 +164,17 @@ def _exp_float32(x: Any) -> Any:
 @loop
 def _forward(
     x: Any, W: Any, b: Any, code: Any, y: Any,
-    blocks: Any, depth: Any, packed: Any, sums: Any,
+    blocks: Any, depth: Any, packed_a: Any, packed_b: Any, sums: Any,
 ) -> None:  # fmt: skip
     none = y[:0]
     for part in prange(blocks.shape[0]):
         for i in range(blocks.shape[1]):
-            m0, m1, n0, n1 = block(x, False, W, False, blocks[part], i, depth, packed[part], sums[part], none, none)
+            m0, m1, n0, n1 = block(
+                x, False, W, False, blocks[part], i, depth, packed_a[part], packed_b[part], sums[part], none, none
+            )
             b_O = b[n0:n1]
             for m in range(m0, m1):
-                _activate(sums[part, place(m - m0, m1 - m0)], b_O, code, y[m, n0:n1])
+                _activate(sums[part, m - m0], b_O, code, y[m, n0:n1])
 
 
 @inlined

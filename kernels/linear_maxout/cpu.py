@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fastgan.kernels.common.arrays import Array, Rate, Workspace
 from fastgan.kernels.common.loops import inlined, loop, prange
-from fastgan.kernels.common.products import block, place, plan, product
+from fastgan.kernels.common.products import block, plan, product
 from fastgan.kernels.dropout import Dropout
 from fastgan.kernels.dropout import cpu as dropout_cpu
 from fastgan.kernels.linear.cpu import dropped, scale_or_none
@@ -164,15 +164,17 @@ def _max_over_many(z_UP: Any, b_UP: Any, num_pieces: Any, y_U: Any, pieces_U: An
 @loop
 def _forward(
     x: Any, W: Any, b: Any, num_pieces: Any, y: Any, pieces: Any,
-    blocks: Any, depth: Any, packed: Any, sums: Any,
+    blocks: Any, depth: Any, packed_a: Any, packed_b: Any, sums: Any,
 ) -> None:  # fmt: skip
     none = y[:0]
     for part in prange(blocks.shape[0]):
         for i in range(blocks.shape[1]):
-            m0, m1, n0, n1 = block(x, False, W, False, blocks[part], i, depth, packed[part], sums[part], none, none)
+            m0, m1, n0, n1 = block(
+                x, False, W, False, blocks[part], i, depth, packed_a[part], packed_b[part], sums[part], none, none
+            )
             b_UP, u0, u1 = b[n0:n1], n0 // num_pieces, n1 // num_pieces
             for m in range(m0, m1):
-                z_UP, y_U, pieces_U = sums[part, place(m - m0, m1 - m0)], y[m, u0:u1], pieces[m, u0:u1]
+                z_UP, y_U, pieces_U = sums[part, m - m0], y[m, u0:u1], pieces[m, u0:u1]
                 if num_pieces == 5:
                     _max_over_5(z_UP, b_UP, y_U, pieces_U)
                 elif num_pieces == 2:

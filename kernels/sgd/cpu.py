@@ -8,7 +8,7 @@ import numpy as np
 
 from fastgan.kernels.common.arrays import Array, Rate, Workspace, read_rate
 from fastgan.kernels.common.loops import inlined, loop, prange
-from fastgan.kernels.common.products import block, place, plan
+from fastgan.kernels.common.products import block, plan
 
 # Elements that a thread takes at a time, and columns of a block whose rows stay in a core's own cache for both passes
 # of a column norm.
@@ -118,13 +118,15 @@ def _descend(W: Any, v: Any, dW: Any, rate: Any, momentum: Any, does_add: Any, f
 @loop
 def _descend_by_product(
     x: Any, dz: Any, W: Any, v: Any, rate: Any, momentum: Any, does_add: Any, flag: Any,
-    blocks: Any, depth: Any, packed: Any, sums: Any,
+    blocks: Any, depth: Any, packed_a: Any, packed_b: Any, sums: Any,
 ) -> None:  # fmt: skip
     for part in prange(blocks.shape[0]):
         for i in range(blocks.shape[1]):
-            m0, m1, n0, n1 = block(x, True, dz, False, blocks[part], i, depth, packed[part], sums[part], W, v)
+            m0, m1, n0, n1 = block(
+                x, True, dz, False, blocks[part], i, depth, packed_a[part], packed_b[part], sums[part], W, v
+            )
             for m in range(m0, m1):
-                dW_O, v_O, W_O = sums[part, place(m - m0, m1 - m0)], v[m, n0:n1], W[m, n0:n1]
+                dW_O, v_O, W_O = sums[part, m - m0], v[m, n0:n1], W[m, n0:n1]
                 for o in range(n1 - n0):
                     v_O[o] = momentum * v_O[o] - rate * dW_O[o]
                 if does_add:
