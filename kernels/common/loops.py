@@ -183,9 +183,8 @@ def _if_possible(of_cache: Callable[..., Any], path: str) -> Callable[..., Any]:
 
 def _stamp_of_shared_files() -> tuple[tuple[float, int], ...]:
     folder = os.path.dirname(__file__)
-    stats = [
-        os.stat(os.path.join(folder, name)) for name in ("loops.py", "philox_loops.py", "products.py", "vectors.py")
-    ]
+    names = ("loops.py", "philox_loops.py", "products.py", "sums.py", "vectors.py")
+    stats = [os.stat(os.path.join(folder, name)) for name in names]
     return tuple((stat.st_mtime, stat.st_size) for stat in stats)
 
 

@@ -178,7 +178,14 @@ def _pack_a(a: Any, is_transposed: Any, m0: Any, m1: Any, packed: Any) -> None:
         if is_transposed and full == TILE_ROWS:
             for k in range(K):
                 row = a[k, m : m + TILE_ROWS]
-                to[k, 0], to[k, 1], to[k, 2], to[k, 3], to[k, 4], to[k, 5] = row[0], row[1], row[2], row[3], row[4], row[5]
+                to[k, 0], to[k, 1], to[k, 2], to[k, 3], to[k, 4], to[k, 5] = (
+                    row[0],
+                    row[1],
+                    row[2],
+                    row[3],
+                    row[4],
+                    row[5],
+                )
         elif is_transposed:
             for k in range(K):
                 for r in range(full):

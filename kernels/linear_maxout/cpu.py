@@ -17,11 +17,8 @@ from fastgan.kernels.common.loops import inlined, loop, prange
 from fastgan.kernels.common.products import block, plan, product
 from fastgan.kernels.dropout import Dropout
 from fastgan.kernels.dropout import cpu as dropout_cpu
-from fastgan.kernels.linear.cpu import dropped, scale_or_none
+from fastgan.kernels.linear.cpu import ROWS_A_SUM, add_up, dropped, room_for_sums, scale_or_none
 from fastgan.kernels.sgd import cpu as sgd_cpu
-
-# Units that one thread takes at a time where sums over the batch are taken.
-_UNITS = 64
 
 
 def forward(
@@ -122,7 +119,8 @@ def _dz(
     if db_UP is None:
         _expand(dy_BU, pieces_BU, num_pieces, scale_B, dz_BUP, size=dz_BUP.size)
     else:
-        _expand_and_sum(dy_BU, pieces_BU, num_pieces, scale_B, dz_BUP, db_UP, size=dz_BUP.size)
+        sums = room_for_sums(dz_BUP, workspace)
+        _expand_and_sum(dy_BU, pieces_BU, num_pieces, scale_B, dz_BUP, sums, db_UP, size=dz_BUP.size)
     return dz_BUP
 
 
@@ -199,21 +197,18 @@ def _expand(dy: Any, pieces: Any, num_pieces: Any, scale: Any, dz: Any) -> None:
 
 
 @loop
-def _expand_and_sum(dy: Any, pieces: Any, num_pieces: Any, scale: Any, dz: Any, db: Any) -> None:
+def _expand_and_sum(dy: Any, pieces: Any, num_pieces: Any, scale: Any, dz: Any, sums: Any, db: Any) -> None:
     one = dy.dtype.type(1)
-    num_rows, num_units = dy.shape
-    # Threads share units, and each sums its own row by row: the same sums for any number of threads.
-    for part in prange(-(-num_units // _UNITS)):
-        first, last = part * _UNITS, min((part + 1) * _UNITS, num_units)
-        sums = np.zeros((last - first) * num_pieces, np.float64)
-        for row in range(num_rows):
+    for part in prange(sums.shape[0]):
+        sums_UP = sums[part]
+        sums_UP[:] = 0
+        for row in range(part * ROWS_A_SUM, min((part + 1) * ROWS_A_SUM, dy.shape[0])):
             factor = scale[row] if scale.shape[0] > 0 else one
-            dz_UP = dz[row, first * num_pieces : last * num_pieces]
+            dy_U, pieces_U, dz_UP = dy[row], pieces[row], dz[row]
             dz_UP[:] = 0
-            for u in range(last - first):
-                column = u * num_pieces + pieces[row, first + u]
-                value = dy[row, first + u] * factor
+            for u in range(dy_U.shape[0]):
+                column = u * num_pieces + pieces_U[u]
+                value = dy_U[u] * factor
                 dz_UP[column] = value
-                sums[column] += np.float64(value)
-        for c in range(sums.shape[0]):
-            db[first * num_pieces + c] = sums[c]
+                sums_UP[column] += value
+    add_up(sums, db)
