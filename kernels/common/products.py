@@ -177,15 +177,8 @@ def _pack_a(a: Any, is_transposed: Any, m0: Any, m1: Any, packed: Any) -> None:
         full = min(TILE_ROWS, m1 - m)
         if is_transposed and full == TILE_ROWS:
             for k in range(K):
-                row = a[k, m : m + TILE_ROWS]
-                to[k, 0], to[k, 1], to[k, 2], to[k, 3], to[k, 4], to[k, 5] = (
-                    row[0],
-                    row[1],
-                    row[2],
-                    row[3],
-                    row[4],
-                    row[5],
-                )
+                at, of = to[k], a[k, m : m + TILE_ROWS]
+                at[0], at[1], at[2], at[3], at[4], at[5] = of[0], of[1], of[2], of[3], of[4], of[5]
         elif is_transposed:
             for k in range(K):
                 for r in range(full):

@@ -10,14 +10,12 @@ import numpy as np
 from fastgan.kernels.common.arrays import Array, Rate, Workspace
 from fastgan.kernels.common.loops import inlined, loop, prange
 from fastgan.kernels.common.products import block, plan, product
+from fastgan.kernels.common.sums import ROWS_A_SUM, add_up, room_for_sums
 from fastgan.kernels.dropout import Dropout
 from fastgan.kernels.dropout import cpu as dropout_cpu
 from fastgan.kernels.sgd import cpu as sgd_cpu
 
 _CODES = {"identity": 0, "relu": 1, "sigmoid": 2}
-# Rows of a batch that are summed at a time, whatever the number of threads: so they share rows, as in the products, and
-# sums are the same for any number of them.
-ROWS_A_SUM = 16
 _WITHOUT_SCALE = {dtype: np.empty(0, dtype) for dtype in (np.dtype(np.float32), np.dtype(np.float64))}
 
 
@@ -138,12 +136,6 @@ def _dz(
     return dz_BO
 
 
-def room_for_sums(dz_BO: Array, workspace: Workspace) -> Array:
-    """Give the room for sums of ``ROWS_A_SUM`` rows each."""
-    B, O = dz_BO.shape
-    return workspace.array("sums of rows", (-(-B // ROWS_A_SUM), O), dz_BO.dtype)
-
-
 @inlined
 def _exp_float32(x: Any) -> Any:
     """Compute exp(x) to about one rounding; above 88 it is exp(88), below -87 exp(-87), of NaN it is NaN.
@@ -237,15 +229,3 @@ def _through_activation_and_sum(dy: Any, y: Any, scale: Any, code: Any, dz: Any,
             for o in range(dz_O.shape[0]):
                 sums_O[o] += dz_O[o]
     add_up(sums, db)
-
-
-@inlined
-def add_up(sums: Any, db: Any) -> None:
-    """Add up sums of ``ROWS_A_SUM`` rows each: in float64, as a long column is several times as wrong in float32."""
-    total = np.zeros(db.shape[0], np.float64)
-    for part in range(sums.shape[0]):
-        sums_O = sums[part]
-        for o in range(db.shape[0]):
-            total[o] += np.float64(sums_O[o])
-    for o in range(db.shape[0]):
-        db[o] = total[o]

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from fastgan.kernels.common.arrays import Array, Rate, Workspace
 from fastgan.kernels.common.loops import inlined, loop, prange
 from fastgan.kernels.common.products import block, plan, product
+from fastgan.kernels.common.sums import ROWS_A_SUM, add_up, room_for_sums
 from fastgan.kernels.dropout import Dropout
 from fastgan.kernels.dropout import cpu as dropout_cpu
-from fastgan.kernels.linear.cpu import ROWS_A_SUM, add_up, dropped, room_for_sums, scale_or_none
+from fastgan.kernels.linear.cpu import dropped, scale_or_none
 from fastgan.kernels.sgd import cpu as sgd_cpu
 
 

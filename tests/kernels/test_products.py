@@ -105,24 +105,27 @@ def test_blocks_cover_every_element_once(M, units, K, num_threads, multiple, alo
     N = units * multiple
     how = products.Plan(M, N, K, 4, num_threads, multiple, along_rows)
     assert 1 <= len(how.blocks) <= num_threads
-    packed, sums = how.scratch(Workspace(), np.dtype(np.float32))
+    packed_a, packed_b, sums = how.scratch(Workspace(), np.dtype(np.float32))
+    width = products.PANEL_BYTES // 4
     covered = np.zeros((M, N), np.uint8)
     for part in how.blocks:
-        packed_for = None
-        for m0, m1, n0, n1, n2, is_packed in part:
+        rows, columns = None, None
+        for m0, m1, n0, n1, n2, a_is_packed, b_is_packed in part:
             covered[m0:m1, n0:n1] += 1
             if m1 == m0:
                 continue
-            assert m1 - m0 >= min(M, products.TILE_ROWS)
             assert n0 % multiple == 0
             assert n1 <= n2 <= N
-            # What is taken as packed is what the block before packed, and all of B's rows were.
-            assert not is_packed or (packed_for == (n0, n1) and how.depth >= K)
-            packed_for = (n0, n1)
-            width = products.PANEL_BYTES // 4
-            assert how.depth * -(-(n1 - n0) // width) * width <= packed.shape[1]
-            assert -(-(m1 - m0) // products.TILE_ROWS) * products.TILE_ROWS <= sums.shape[1]
-            assert -(-(n1 - n0) // width) * width <= sums.shape[2]
+            # What is taken as packed is what the block before packed, and of B that was all of its rows.
+            assert not a_is_packed or rows == (m0, m1)
+            assert not b_is_packed or (columns == (n0, n1) and how.depth >= K)
+            rows, columns = (m0, m1), (n0, n1)
+            padded_rows = -(-(m1 - m0) // products.TILE_ROWS) * products.TILE_ROWS
+            padded_columns = -(-(n1 - n0) // width) * width
+            assert padded_rows * K <= packed_a.shape[1]
+            assert how.depth * padded_columns <= packed_b.shape[1]
+            assert padded_rows <= sums.shape[1]
+            assert padded_columns <= sums.shape[2]
     assert (covered == 1).all()
 
 
