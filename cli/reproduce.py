@@ -21,8 +21,8 @@ from fastgan.cli.common import BACKENDS, SEED, StatusLine, duration, echo_path
 @click.option(
     "--only",
     metavar="PART,...",
-    help="Make these: game, digits, mnist, tfd, cifar10.  [default: game, digits and mnist; with --full game, mnist, "
-    "tfd and cifar10]",
+    help="Make these: game, digits, mnist, tfd, cifar10, cifar10-conv.  [default: game, digits and mnist; with --full "
+    "all but digits]",
 )
 @click.option(
     "--data-dir",

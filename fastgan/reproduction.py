@@ -90,12 +90,21 @@ PARTS = (
         "cifar10", "cifar10", "figure 2 c", "cifar10",
         quick={**_narrow({0: 800, 1: 800}, 160), "steps": 500}, scored=False,
     ),
+    Part(
+        "cifar10-conv", "cifar10-conv", "figure 2 d", "cifar10-conv",
+        quick={
+            "generator.0.num_units": 800, "generator.1.num_units": 800, "generator.2.input_channels": 8,
+            "discriminator.0.num_channels": 8, "discriminator.1.num_channels": 8, "discriminator.2.num_channels": 48,
+            "discriminator.3.num_units": 125, "steps": 500,
+        },
+        scored=False,
+    ),
 )  # fmt: skip
 NAMES = (GAME, *dict.fromkeys(part.asked_as for part in PARTS))
 # What is made unless parts are named.
 DEFAULTS: Mapping[str, tuple[str, ...]] = {
     "quick": (GAME, "digits", "mnist"),
-    "full": (GAME, "mnist", "tfd", "cifar10"),
+    "full": (GAME, "mnist", "tfd", "cifar10", "cifar10-conv"),
 }
 
 

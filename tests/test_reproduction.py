@@ -6,18 +6,28 @@ from html.parser import HTMLParser
 import pytest
 
 from fastgan import game, reproduction, scoring, training
+from fastgan.datasets import registry
 from fastgan.errors import ConfigError, DataError, RunError
 from fastgan.kernels.common import backends
-from fastgan.reproduction import NAMES, PARTS, Reproduction, Stopped
+from fastgan.reproduction import DEFAULTS, NAMES, PARTS, Reproduction, Stopped
+from tests.datasets import test_cifar
+from tests.datasets.made_up import write_files
 from tests.runs_for_tests import StopAt, invoke
 
-# A digits part that trains in a blink, and one that builds on a part which needs a file that is not there.
-SMALL = {"epochs": 2, "batch_size": 239, "generator.0.num_units": 12, "generator.1.num_units": 10}
+# Parts that train in a blink.
+SMALL = {
+    "digits": {"epochs": 2, "batch_size": 239, "generator.0.num_units": 12, "generator.1.num_units": 10},
+    "cifar10-conv": {
+        "steps": 2, "batch_size": 5, "generator.0.num_units": 8,
+        "generator.1.num_units": 100, "generator.2.input_channels": 1,
+        **{f"discriminator.{i}.num_channels": 2 for i in range(3)}, "discriminator.3.num_units": 4,
+    },
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch, tmp_path):
-    parts = [dataclasses.replace(part, quick=SMALL) if part.name == "digits" else part for part in PARTS]
+    parts = [dataclasses.replace(part, quick=SMALL.get(part.name, part.quick)) for part in PARTS]
     monkeypatch.setattr(reproduction, "PARTS", tuple(parts))
     # Enough to score by.
     monkeypatch.setattr(scoring, "NUM_SAMPLES", 300)
@@ -71,6 +81,30 @@ def test_a_quick_reproduction_has_all_that_can_be_made_and_says_what_cannot(tmp_
         "figure1.png", "digits-figure2.png", "digits-figure3.png",
     }  # fmt: skip
     assert '"seed": 0' in markdown
+
+
+def test_the_convolutional_model_is_a_part_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setitem(registry.REGISTRY, "cifar10", test_cifar.made_up())
+    ask = ("reproduce", "--out", "paper", "--only", "cifar10-conv", "--backend", "reference", "--threads", 1, "-q")
+    assert "None of the parts" in invoke(*ask, code=1).stderr
+    text = (tmp_path / "paper" / "report.md").read_text("utf-8")
+    assert "- cifar10-conv: cifar10 was not found" in text
+    assert "- cifar10: not asked for; --only cifar10 makes it." in text
+    assert "- cifar10-conv: not asked for" not in text
+    # The same command, once the files are there.
+    write_files(tmp_path / "data", test_cifar.CONTENT)
+    assert invoke(*ask, "--data-dir", "data").stdout == "paper/report.html\n"
+    page = Page((tmp_path / "paper" / "report.html").read_text("utf-8"))
+    markdown = (tmp_path / "paper" / "report.md").read_text("utf-8")
+    assert page.images == 2
+    for found in (page.text, markdown):
+        assert "cifar10-conv: figure 2 d" in found
+        assert "discriminator.0.num_channels 2 in place of 32" in found
+        assert "steps 2 in place of 100 epochs" in found
+        assert "cifar10-conv: cifar10 was not found" not in found
+    assert "](figures/cifar10-conv-figure2.png)" in markdown
+    # It has no column in Table 1.
+    assert "fastgan, cifar10-conv" not in page.text
 
 
 def test_it_goes_on_where_it_stopped(tmp_path):
@@ -163,7 +197,10 @@ def test_bad_input(tmp_path):
 
 
 def test_the_parts():
-    assert NAMES == ("game", "digits", "mnist", "tfd", "cifar10")
+    assert NAMES == ("game", "digits", "mnist", "tfd", "cifar10", "cifar10-conv")
+    # The whole paper is all of it, and a quick look what takes minutes.
+    assert DEFAULTS["full"] == tuple(name for name in NAMES if name != "digits")
+    assert DEFAULTS["quick"] == ("game", "digits", "mnist")
     made = Reproduction.__new__(Reproduction)
     made.seed, made.backend, made.data_dir, made.threads = 3, "cpu", None, None
     for mode in ("quick", "full"):

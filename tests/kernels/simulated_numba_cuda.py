@@ -21,6 +21,7 @@ from fastgan.kernels.common.devices import device
 from fastgan.kernels.dropout import Dropout
 from fastgan.kernels.step import StepState
 from fastgan.trainer import Trainer
+from tests import test_presets
 from tests.kernels import test_linear, test_linear_maxout
 from tests.kernels.accuracy import assert_as_exact
 from tests.kernels.on_device import on
@@ -342,6 +343,27 @@ def test_training_steps_are_the_references(changes, num_steps):
         assert np.isfinite(arrays[name]).all()
         np.testing.assert_allclose(arrays[name], array, rtol=1e-4, atol=2e-6, err_msg=name)
     np.testing.assert_allclose(found.generator.sample(3), wanted.generator.sample(3), rtol=1e-4)
+
+
+@with_small_tiles
+@pytest.mark.parametrize("name", sorted(set(test_presets.NARROW) - {"cifar10-conv"}))
+def test_each_preset_trains_as_the_reference_does(name):
+    data, wider = test_presets.data(name), test_presets.wider(name)
+    config = test_presets.narrow(name, batch_size=6, **wider)
+    found, wanted = (Trainer(config, data, device(backend), 2) for backend in ("numba-cuda", "reference"))
+    for trainer in (found, wanted):
+        trainer.step()
+        trainer.step()
+    arrays, exact = found.arrays(), wanted.arrays()
+    for key, array in exact.items():
+        assert np.isfinite(arrays[key]).all()
+        np.testing.assert_allclose(arrays[key], array, rtol=1e-4, atol=2e-6, err_msg=key)
+
+
+@with_small_tiles
+def test_the_convolutional_preset_is_refused():
+    with pytest.raises(BackendError, match=r"^The backend numba-cuda has no conv_\w+; use --backend cupy$"):
+        Trainer(test_presets.narrow("cifar10-conv"), test_presets.data("cifar10-conv"), DEVICE, 2)
 
 
 @with_small_tiles
