@@ -108,6 +108,19 @@ DEFAULTS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Check that there are parts of these names.
+
+    Raises
+    ------
+    ConfigError
+        A name is none of ``NAMES``.
+    """
+    for name in names:
+        if name not in NAMES:
+            raise ConfigError(f"There is no part {name!r}; there are {', '.join(NAMES)}")
+
+
 class Stopped(Exception):  # noqa: N818 (it is no error)
     """A stop was asked for; all that is done is saved."""
 
@@ -215,9 +228,7 @@ class Reproduction:
         Stopped
             A stop was asked for.
         """
-        unknown = [name for name in names if name not in NAMES]
-        if unknown:
-            raise ConfigError(f"There is no part {unknown[0]!r}; there are {', '.join(NAMES)}")
+        check_names(names)
         wanted: list[tuple[str, Callable[[dict[str, Any]], None]]] = [(GAME, self._play)] if GAME in names else []
         wanted += [(part.name, partial(self._make, part)) for part in PARTS if part.asked_as in names]
         made = False

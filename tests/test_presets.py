@@ -126,6 +126,11 @@ def test_gradients_of_each_preset(rng, name):
     config, dataset = narrow(name, momentum=0.0, learning_rate=1.0, **wider(name), **free), data(name)
     after = start(config, dataset, "reference")
     before = after.arrays()
+    # Where dropout leaves a unit no input, its pieces would tie at biases of 0: a kink.
+    for key in before:
+        if key.startswith("discriminator") and key.endswith("/b"):
+            before[key] = before[key] + rng.normal(0, 0.1, before[key].shape)
+    after.load_arrays(before)
     after.step()
     moved = after.arrays()
     for player, loss in (("discriminator", 0), ("generator", 1)):
@@ -138,7 +143,9 @@ def test_gradients_of_each_preset(rng, name):
             trainer.step()
             return float(trainer.sums[loss])
 
-        assert_gradient(function, changed, [before[key] - moved[key] for key in names], rng, relative=1e-5)
+        assert_gradient(
+            function, changed, [before[key] - moved[key] for key in names], rng, relative=1e-5, epsilon=1e-7
+        )
 
 
 def test_sparse_weights_are_so_many_normal_ones_a_unit_in_random_places():

@@ -193,6 +193,7 @@ def test_bad_input(tmp_path):
         "reproduce", "--out", "new", "--only", "mnits", code=2
     ).stderr  # fmt: skip
     assert "names no part" in invoke("reproduce", "--out", "new", "--only", ",", code=2).stderr
+    assert not (tmp_path / "new").exists()
     assert "None of the parts" in invoke("reproduce", "--out", "tfd", "--only", "tfd", "-q", code=1).stderr
 
 
