@@ -101,6 +101,7 @@ def test_the_convolutional_model_is_a_part_of_its_own(tmp_path, monkeypatch):
         assert "cifar10-conv: figure 2 d" in found
         assert "discriminator.0.num_channels 2 in place of 32" in found
         assert "steps 2 in place of 100 epochs" in found
+        assert "0.67 epochs, 2 updates" in found
         assert "cifar10-conv: cifar10 was not found" not in found
     assert "](figures/cifar10-conv-figure2.png)" in markdown
     # It has no column in Table 1.
@@ -111,11 +112,15 @@ def test_it_goes_on_where_it_stopped(tmp_path):
     stopper = StopAt(4)
     first = Reproduction(tmp_path / "paper", "quick", callbacks=[stopper], stop=stopper.event)
     with pytest.raises(Stopped):
-        first.run(["digits"])
+        first.run(["digits", "tfd"])
     run = training.load_run(tmp_path / "paper" / "runs" / "digits")
     assert 4 <= run.step < 10
     assert "scoring" not in first.state["parts"]["digits"]["seconds"]
-    assert (tmp_path / "paper" / "report.html").exists()
+    text = (tmp_path / "paper" / "report.md").read_text("utf-8")
+    # What was to come after it was asked for, too.
+    assert "- digits: not finished; the same command goes on." in text
+    assert "- tfd-stage2: not finished; the same command goes on." in text
+    assert "tfd: not asked for" not in text
     second = Reproduction(tmp_path / "paper", "quick")
     assert second.run(["digits"])
     assert training.load_run(run.path).step == 10
@@ -167,7 +172,7 @@ def test_what_was_scored_is_not_scored_again(tmp_path, monkeypatch):
         made = Reproduction(tmp_path / "paper", "quick")
         assert not made.run(["digits"])
     cells = made.state["parts"]["digits"]["cells"]
-    assert "digits: begun" not in (tmp_path / "paper" / "report.md").read_text("utf-8")
+    assert "digits: not finished" not in (tmp_path / "paper" / "report.md").read_text("utf-8")
     monkeypatch.setattr(table1, "score_run", fail)
     again = Reproduction(tmp_path / "paper", "quick")
     assert again.run(["digits"])
