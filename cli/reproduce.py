@@ -21,8 +21,8 @@ from fastgan.cli.common import BACKENDS, SEED, StatusLine, duration, echo_path
 @click.option(
     "--only",
     metavar="PART,...",
-    help="Make these: game, digits, mnist, tfd, cifar10.  [default: game, digits and mnist; with --full game, mnist, "
-    "tfd and cifar10]",
+    help="Make these: game, digits, mnist, tfd, cifar10, cifar10-conv.  [default: game, digits and mnist; with --full "
+    "all but digits]",
 )
 @click.option(
     "--data-dir",
@@ -61,13 +61,15 @@ def command(
       fastgan reproduce --out paper --only cifar10 --data-dir ~/data
     """  # noqa: D301
     from fastgan.errors import RunError
-    from fastgan.reproduction import DEFAULTS, Reproduction, Stopped
+    from fastgan.reproduction import DEFAULTS, Reproduction, Stopped, check_names
     from fastgan.training import Callback
 
     mode: Any = "quick" if quick else "full"
     names = DEFAULTS[mode] if only is None else tuple(name.strip() for name in only.split(",") if name.strip())
     if not names:
         raise click.BadParameter("names no part", param_hint="'--only'")
+    # Before there is a folder.
+    check_names(names)
     status, stop = StatusLine(quiet), threading.Event()
     received: list[int] = []
 

@@ -271,8 +271,9 @@ def _dry_run(config: Config, init_from: Path | None = None) -> None:
     from fastgan import datasets
     from fastgan.kernels.common.devices import device
     from fastgan.trainer import Trainer
-    from fastgan.training import init_networks, last_step
+    from fastgan.training import check_source_is_named, init_networks, last_step
 
+    check_source_is_named(config, init_from)
     data = datasets.load(config.dataset, data_dir=config.data_dir, download=False, fold=config.fold)
     num_steps = last_step(config, len(data.splits["train"]))
     trainer = Trainer(config, data, device(config.backend, config.device, config.precision), num_steps)

@@ -90,13 +90,35 @@ PARTS = (
         "cifar10", "cifar10", "figure 2 c", "cifar10",
         quick={**_narrow({0: 800, 1: 800}, 160), "steps": 500}, scored=False,
     ),
+    Part(
+        "cifar10-conv", "cifar10-conv", "figure 2 d", "cifar10-conv",
+        quick={
+            "generator.0.num_units": 800, "generator.1.num_units": 800, "generator.2.input_channels": 8,
+            "discriminator.0.num_channels": 8, "discriminator.1.num_channels": 8, "discriminator.2.num_channels": 48,
+            "discriminator.3.num_units": 125, "steps": 200,
+        },
+        scored=False,
+    ),
 )  # fmt: skip
 NAMES = (GAME, *dict.fromkeys(part.asked_as for part in PARTS))
 # What is made unless parts are named.
 DEFAULTS: Mapping[str, tuple[str, ...]] = {
     "quick": (GAME, "digits", "mnist"),
-    "full": (GAME, "mnist", "tfd", "cifar10"),
+    "full": (GAME, "mnist", "tfd", "cifar10", "cifar10-conv"),
 }
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Check that there are parts of these names.
+
+    Raises
+    ------
+    ConfigError
+        A name is none of ``NAMES``.
+    """
+    for name in names:
+        if name not in NAMES:
+            raise ConfigError(f"There is no part {name!r}; there are {', '.join(NAMES)}")
 
 
 class Stopped(Exception):  # noqa: N818 (it is no error)
@@ -216,9 +238,7 @@ class Reproduction:
         RunError
             Another process is at work in the folder, or it cannot be written.
         """
-        unknown = [name for name in names if name not in NAMES]
-        if unknown:
-            raise ConfigError(f"There is no part {unknown[0]!r}; there are {', '.join(NAMES)}")
+        check_names(names)
         with locked(self.out, "reproduced"):
             # Another process may have gone on since this one looked, and one that was killed leaves what it wrote last.
             self._take_up(self.state["options"])
@@ -229,10 +249,12 @@ class Reproduction:
     def _run(self, names: Sequence[str]) -> bool:
         wanted: list[tuple[str, Callable[[dict[str, Any]], None]]] = [(GAME, self._play)] if GAME in names else []
         wanted += [(part.name, partial(self._make, part)) for part in PARTS if part.asked_as in names]
-        made = False
-        for name, make in wanted:
-            record = self.state["parts"].setdefault(name, {"seconds": {}})
+        # All of them from the start: a report that is written between two of them tells what is still to come.
+        records = [self.state["parts"].setdefault(name, {"seconds": {}}) for name, _ in wanted]
+        for record in records:
             record.pop("why_not", None)
+        made = False
+        for (name, make), record in zip(wanted, records, strict=True):
             self._check_stop()
             try:
                 make(record)
@@ -367,7 +389,8 @@ class _Section:
     def summary(self) -> str:
         """Say how far it was trained, and how it is not what the paper has."""
         last = self.history[-1]
-        text = f"{last['epoch']:g} epochs, {last['step']:,} updates, {report.seconds_text(last['seconds'])} of training"
+        epochs, trained = round(last["epoch"], 2), report.seconds_text(last["seconds"])
+        text = f"{epochs:g} epochs, {last['step']:,} updates, {trained} of training"
         if self.differences:
             changed = "; ".join(
                 f"{name} {is_} in place of {wanted}" for name, (is_, wanted) in self.differences.items()
@@ -393,9 +416,9 @@ class Content:
     def of(cls, made: Reproduction) -> Content:
         """Gather what a reproduction has so far."""
         parts = made.state["parts"]
-        missing = [f"{name}: {record['why_not']}" for name, record in parts.items() if "why_not" in record]
+        missing = [f"{name}: {record['why_not'].rstrip('.')}." for name, record in parts.items() if "why_not" in record]
         missing += [
-            f"{name}: begun and not finished; the same command goes on."
+            f"{name}: not finished; the same command goes on."
             for name, record in parts.items()
             if "why_not" not in record and "drawing" not in record["seconds"]
         ]
@@ -480,7 +503,8 @@ class Content:
             return ""
         picture = report.image((self.folder / FIGURES / "figure1.png").read_bytes(), "The one-dimensional game")
         return (
-            f'<section><h2>Figure 1</h2><figure class="wide">{picture}<figcaption>{report.escape(_GAME_CAPTION)}'
+            f'<section><h2>Figure 1</h2><figure class="wide"><div tabindex="0" role="region" aria-label="Figure 1">'
+            f"{picture}</div><figcaption>{report.escape(_GAME_CAPTION)}"
             f"</figcaption></figure><details><summary>Options</summary>"
             f"{report.definitions(self.parts[GAME]['config'])}</details></section>"
         )
@@ -533,9 +557,12 @@ _STYLE = """
 h2+.scroll,h2+.wide{margin-top:.8rem}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),auto));gap:1.5rem 2rem;
 align-items:start;justify-content:start;margin:.8rem 0 1.6rem}
+.wide div{overflow-x:auto}
 .wide img{border-radius:4px}
 section>.lead{margin-top:.8rem}
 section>details{margin-top:1.5rem}
+@media screen and (max-width:46rem){.wide img{max-width:none;width:44rem}}
+@media (max-width:30rem){.reports th,.reports td{padding:.35rem .25rem}.reports{font-size:.8rem}}
 """
 
 

@@ -139,6 +139,7 @@ def train(
         raise TypeError(
             f"config is a {type(config).__name__}; it must be a Config, as fastgan.preset('digits') gives one"
         )
+    check_source_is_named(config, init_from)
     compute = device(config.backend, config.device, config.precision)
     # The number of threads decides the order of sums in BLAS, so a resumed run of the reference must repeat it.
     config = config.replace({"backend": compute.backend, "threads": config.threads or threads.available_cores()})
@@ -644,23 +645,31 @@ def describe_machine(compute: HostDevice) -> dict[str, Any]:
     }
 
 
-def init_networks(trainer: Trainer, source: Path | None) -> None:
-    """Take over the weights and biases of the run at ``source``: both networks, or G alone behind new layers.
+def check_source_is_named(config: Config, source: str | Path | None) -> None:
+    """Check, before data are read and networks made, that a run is named where the configuration builds on one.
 
     Raises
     ------
     ConfigError
         There is no source, and the configuration builds on one.
+    """
+    if config.new_layers and source is None:
+        raise ConfigError(
+            f"The preset {config.preset} puts {config.new_layers} new layers before the generator of another run; "
+            "name that run by --init-from"
+        )
+
+
+def init_networks(trainer: Trainer, source: Path | None) -> None:
+    """Take over the weights and biases of the run at ``source``: both networks, or G alone behind new layers.
+
+    Raises
+    ------
     RunError
         They cannot be read, or do not fit the trainer's networks.
     """
     num_new = trainer.config.new_layers
     if source is None:
-        if num_new:
-            raise ConfigError(
-                f"The preset {trainer.config.preset} puts {num_new} new layers before the generator of another run; "
-                "name that run by --init-from"
-            )
         return
     loaded = checkpoint.load(source)
     arrays = loaded.arrays

@@ -75,9 +75,16 @@ def watch(trainer, before=None, after=None):
 
 
 def small_reproduction(put, **more):
-    """Make a reproduction's game and digits a matter of a second, by way of ``put(module, name, value)``."""
-    small = {"epochs": 2, "batch_size": 239, "generator.0.num_units": 12, "generator.1.num_units": 10, **more}
-    parts = [dataclasses.replace(part, quick=small) if part.name == "digits" else part for part in reproduction.PARTS]
+    """Make a reproduction's game and what it trains a matter of a second, by way of ``put(module, name, value)``."""
+    small = {
+        "digits": {"epochs": 2, "batch_size": 239, "generator.0.num_units": 12, "generator.1.num_units": 10, **more},
+        "cifar10-conv": {
+            "steps": 2, "batch_size": 5, "generator.0.num_units": 8,
+            "generator.1.num_units": 100, "generator.2.input_channels": 1,
+            **{f"discriminator.{i}.num_channels": 2 for i in range(3)}, "discriminator.3.num_units": 4,
+        },
+    }  # fmt: skip
+    parts = [dataclasses.replace(part, quick=small.get(part.name, part.quick)) for part in reproduction.PARTS]
     put(reproduction, "PARTS", tuple(parts))
     # Enough to score by.
     put(scoring, "NUM_SAMPLES", 300)

@@ -5,9 +5,12 @@ from html.parser import HTMLParser
 import pytest
 
 from fastgan import game, reproduction, runs, training
+from fastgan.datasets import registry
 from fastgan.errors import ConfigError, DataError, RunError
 from fastgan.kernels.common import backends
-from fastgan.reproduction import NAMES, PARTS, Reproduction, Stopped
+from fastgan.reproduction import DEFAULTS, NAMES, PARTS, Reproduction, Stopped
+from tests.datasets import test_cifar
+from tests.datasets.made_up import write_files
 from tests.runs_for_tests import StopAt, invoke, small_reproduction
 
 
@@ -66,15 +69,44 @@ def test_a_quick_reproduction_has_all_that_can_be_made_and_says_what_cannot(tmp_
     assert '"seed": 0' in markdown
 
 
+def test_the_convolutional_model_is_a_part_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setitem(registry.REGISTRY, "cifar10", test_cifar.made_up())
+    ask = ("reproduce", "--out", "paper", "--only", "cifar10-conv", "--backend", "reference", "--threads", 1, "-q")
+    assert "None of the parts" in invoke(*ask, code=1).stderr
+    text = (tmp_path / "paper" / "report.md").read_text("utf-8")
+    assert "- cifar10-conv: cifar10 was not found" in text
+    assert "- cifar10: not asked for; --only cifar10 makes it." in text
+    assert "- cifar10-conv: not asked for" not in text
+    # The same command, once the files are there.
+    write_files(tmp_path / "data", test_cifar.CONTENT)
+    assert invoke(*ask, "--data-dir", "data").stdout == "paper/report.html\n"
+    page = Page((tmp_path / "paper" / "report.html").read_text("utf-8"))
+    markdown = (tmp_path / "paper" / "report.md").read_text("utf-8")
+    assert page.images == 2
+    for found in (page.text, markdown):
+        assert "cifar10-conv: figure 2 d" in found
+        assert "discriminator.0.num_channels 2 in place of 32" in found
+        assert "steps 2 in place of 100 epochs" in found
+        assert "0.67 epochs, 2 updates" in found
+        assert "cifar10-conv: cifar10 was not found" not in found
+    assert "](figures/cifar10-conv-figure2.png)" in markdown
+    # It has no column in Table 1.
+    assert "fastgan, cifar10-conv" not in page.text
+
+
 def test_it_goes_on_where_it_stopped(tmp_path):
     stopper = StopAt(4)
     first = Reproduction(tmp_path / "paper", "quick", callbacks=[stopper], stop=stopper.event)
     with pytest.raises(Stopped):
-        first.run(["digits"])
+        first.run(["digits", "tfd"])
     run = training.load_run(tmp_path / "paper" / "runs" / "digits")
     assert 4 <= run.step < 10
     assert "scoring" not in first.state["parts"]["digits"]["seconds"]
-    assert (tmp_path / "paper" / "report.html").exists()
+    text = (tmp_path / "paper" / "report.md").read_text("utf-8")
+    # What was to come after it was asked for, too.
+    assert "- digits: not finished; the same command goes on." in text
+    assert "- tfd-stage2: not finished; the same command goes on." in text
+    assert "tfd: not asked for" not in text
     second = Reproduction(tmp_path / "paper", "quick")
     assert second.run(["digits"])
     assert training.load_run(run.path).step == 10
@@ -156,7 +188,7 @@ def test_what_was_scored_is_not_scored_again(tmp_path, monkeypatch):
         made = Reproduction(tmp_path / "paper", "quick")
         assert not made.run(["digits"])
     cells = made.state["parts"]["digits"]["cells"]
-    assert "digits: begun" not in (tmp_path / "paper" / "report.md").read_text("utf-8")
+    assert "digits: not finished" not in (tmp_path / "paper" / "report.md").read_text("utf-8")
     monkeypatch.setattr(table1, "score_run", fail)
     again = Reproduction(tmp_path / "paper", "quick")
     assert again.run(["digits"])
@@ -182,11 +214,15 @@ def test_bad_input(tmp_path):
         "reproduce", "--out", "new", "--only", "mnits", code=2
     ).stderr  # fmt: skip
     assert "names no part" in invoke("reproduce", "--out", "new", "--only", ",", code=2).stderr
+    assert not (tmp_path / "new").exists()
     assert "None of the parts" in invoke("reproduce", "--out", "tfd", "--only", "tfd", "-q", code=1).stderr
 
 
 def test_the_parts():
-    assert NAMES == ("game", "digits", "mnist", "tfd", "cifar10")
+    assert NAMES == ("game", "digits", "mnist", "tfd", "cifar10", "cifar10-conv")
+    # The whole paper is all of it, and a quick look what takes minutes.
+    assert DEFAULTS["full"] == tuple(name for name in NAMES if name != "digits")
+    assert DEFAULTS["quick"] == ("game", "digits", "mnist")
     made = Reproduction.__new__(Reproduction)
     made.seed, made.backend, made.data_dir, made.threads = 3, "cpu", None, None
     for mode in ("quick", "full"):

@@ -52,10 +52,12 @@ def search_places(data_dir: str | os.PathLike[str] | None) -> Iterator[Path]:
     Raises
     ------
     DataError
-        If ``$FASTGAN_DATA`` is set to something that is not a folder (to pass over it would hide a mistyped path), or
-        the user has no home folder.
+        If ``data_dir`` is a file, or ``$FASTGAN_DATA`` is set to something that is not a folder (to pass over it would
+        hide a mistyped path), or the user has no home folder.
     """
     if data_dir is not None:
+        if Path(data_dir).is_file():
+            raise DataError(f"{data_dir} is a file where a folder is asked for; give the folder that it is in")
         yield Path(data_dir)
         return
     if from_environment := os.environ.get(VARIABLE):

@@ -360,9 +360,14 @@ def test_a_wrong_file_that_is_there_is_left_and_said(mnist, server, folder):
 
 
 def test_a_destination_below_a_file(mnist, server, folder):
-    folder.parent.parent.mkdir(exist_ok=True)
-    folder.parent.write_text("a file")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("a file")
     with pytest.raises(DataError, match=rf"{folder}/{FIRST}.part cannot be written .*; make room or give rights there"):
+        fetch(folder)
+    folder.unlink()
+    folder.parent.rmdir()
+    folder.parent.write_text("a file")
+    with pytest.raises(DataError, match=rf"{folder.parent} is a file where a folder is asked for"):
         fetch(folder)
     assert server.requests == []
 

@@ -41,6 +41,15 @@ def test_a_missing_file_is_a_fault_of_the_data(path, tmp_path, monkeypatch):
         datasets.load(path)
 
 
+@pytest.mark.parametrize("name", ["mnist", "tfd", "cifar10"])
+@pytest.mark.parametrize("function", [datasets.load, datasets.fetch, datasets.verify])
+def test_a_file_in_place_of_its_folder_is_said_to_be_one(function, name, tmp_path):
+    (tmp_path / "TFD_48x48.mat").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"48x48\.mat is a file where a folder is asked for; give the folder"):
+        function(name, data_dir=tmp_path / "TFD_48x48.mat")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_registered_name_comes_before_a_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits").mkdir()

@@ -21,6 +21,7 @@ from fastgan.kernels.common.devices import device
 from fastgan.kernels.dropout import Dropout
 from fastgan.kernels.step import StepState
 from fastgan.trainer import Trainer
+from tests import test_presets
 from tests.kernels import test_linear, test_linear_maxout
 from tests.kernels.accuracy import assert_as_exact
 from tests.kernels.flags import assert_marks
@@ -368,6 +369,30 @@ def test_training_steps_are_the_references(changes, num_steps):
         assert np.isfinite(arrays[name]).all()
         np.testing.assert_allclose(arrays[name], array, rtol=1e-4, atol=2e-6, err_msg=name)
     np.testing.assert_allclose(found.generator.sample(3), wanted.generator.sample(3), rtol=1e-4)
+
+
+@with_small_tiles
+# The preset digits is trained above.
+@pytest.mark.parametrize("name", ["mnist", "tfd", "tfd-stage2", "cifar10"])
+def test_the_other_presets_train_as_the_reference_does(name):
+    data, config = test_presets.data(name), test_presets.narrow(name, batch_size=4, **test_presets.wider(name))
+    # Layers of one tile.
+    narrower = {f"generator.{i}.num_units": 5 for i in range(len(config.generator) - 1)}
+    config = config.replace(narrower | {f"discriminator.{i}.num_units": 3 for i in range(2)})
+    found, wanted = (Trainer(config, data, device(backend), 2) for backend in ("numba-cuda", "reference"))
+    for trainer in (found, wanted):
+        trainer.step()
+        trainer.step()
+    arrays, exact = found.arrays(), wanted.arrays()
+    for key, array in exact.items():
+        assert np.isfinite(arrays[key]).all()
+        np.testing.assert_allclose(arrays[key], array, rtol=1e-4, atol=2e-6, err_msg=key)
+
+
+@with_small_tiles
+def test_the_convolutional_preset_is_refused():
+    with pytest.raises(BackendError, match=r"^The backend numba-cuda has no conv_\w+; use --backend cupy$"):
+        Trainer(test_presets.narrow("cifar10-conv"), test_presets.data("cifar10-conv"), DEVICE, 2)
 
 
 @with_small_tiles
