@@ -44,6 +44,8 @@ _COLUMNS, _DEPTH, _ROWS = 96, 240, 240
 # A product whose every block changes its place in a large array goes along whole rows of that array, which the machine
 # reads ahead: its blocks are a tile high and as wide as keeps what is packed of B in so many bytes.
 _PACKED_BYTES = 1 << 18
+# Numbers of A that are packed at a time: very wide rows take lower blocks.
+_PACKED_NUMBERS = 1 << 19
 # Rows that make packing all of B worth it: it costs as much as two to four of them.
 _ENOUGH_ROWS = 8 * TILE_ROWS
 # Multiply-adds that a thread makes in the time in which a loop touches an element.
@@ -72,7 +74,8 @@ class Plan:
         step = step if step <= 2 * _COLUMNS else multiple
         columns = _PACKED_BYTES // (K * itemsize) if along_rows else _COLUMNS
         columns = math.ceil(columns / step) * step
-        rows = TILE_ROWS if along_rows else math.ceil(M / math.ceil(M / _ROWS) / TILE_ROWS) * TILE_ROWS
+        most_rows = max(TILE_ROWS, min(_ROWS, _PACKED_NUMBERS // K // TILE_ROWS * TILE_ROWS))
+        rows = TILE_ROWS if along_rows else math.ceil(M / math.ceil(M / most_rows) / TILE_ROWS) * TILE_ROWS
         parts = []
         for m0, m1, n0, n1 in _share(M, N, K, threads, multiple):
             heights = list(itertools.pairwise([*range(m0, m1, rows), m1]))

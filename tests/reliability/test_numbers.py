@@ -205,9 +205,10 @@ def test_a_frozen_state_that_cannot_be_written_hides_nothing(tmp_path, monkeypat
 
 
 def test_a_real_divergence_names_its_update_whatever_the_looks(tmp_path, monkeypatch):
-    # The digits at twice the rate and a momentum of 0.9 diverge by themselves at update 735 or so.
+    # The digits at five times the rate and a momentum of 0.9 diverge by themselves at update 147, before rounding,
+    # which differs between backends and machines, decides when.
     config = fastgan.preset("digits").replace(
-        {"learning_rate": 0.2, "momentum": 0.9, "final_momentum": 0.9, "epochs": 200}
+        {"learning_rate": 0.5, "momentum": 0.9, "final_momentum": 0.9, "epochs": 200}
     )
     sentences = []
     for looks in (0.2, 0.01):
