@@ -470,8 +470,8 @@ def settled(run: Callable[[], object]) -> Callable[[], tuple[()]]:
     """Make a ``setup`` for a case whose threads are its own, and whose neighbours' are other libraries'.
 
     The threads of OpenBLAS and of OpenMP wait for more work in busy loops, for some 25 ms: on the cores of whoever
-    comes next. So they are left to fall asleep, and then the case runs untimed for a while, since in use it runs again and
-    again: a thread that has slept may wake on the core of the one that waits for it, until the system moves it.
+    comes next. So they are left to fall asleep, and then the case runs untimed for a while, since in use it runs again
+    and again: a thread that has slept may wake on the core of the one that waits for it, until the system moves it.
     """
 
     def setup() -> tuple[()]:

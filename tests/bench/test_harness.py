@@ -203,10 +203,20 @@ def test_a_case_can_measure_something_else(tmp_path, clock):
     assert "| probe | 20 | " in harness.table_of(path)
 
 
-def test_settling_runs_once_and_gives_no_inputs():
-    ran = []
-    assert harness.settled(lambda: ran.append(1))() == ()
-    assert ran == [1]
+def test_settling_runs_for_a_while_and_at_least_once_and_gives_no_inputs(monkeypatch):
+    now, slept = [0.0], []
+    monkeypatch.setattr(harness.time, "sleep", slept.append)
+    monkeypatch.setattr(harness.time, "perf_counter", lambda: now[0])
+    for takes, runs in ((0.011, 3), (1.0, 1)):
+        ran = []
+
+        def run(takes=takes, ran=ran):
+            now[0] += takes
+            ran.append(takes)
+
+        assert harness.settled(run)() == ()
+        assert len(ran) == runs
+    assert len(slept) == 2
 
 
 def test_a_roof_bounds_by_the_longer_of_flop_and_bytes(tmp_path, clock):
