@@ -127,12 +127,16 @@ def _descend_by_product(
             )
             for m in range(m0, m1):
                 dW_O, v_O, W_O = sums[part, m - m0], v[m, n0:n1], W[m, n0:n1]
+                bad = False
                 for o in range(n1 - n0):
-                    v_O[o] = momentum * v_O[o] - rate * dW_O[o]
+                    velocity = momentum * v_O[o] - rate * dW_O[o]
+                    v_O[o] = velocity
+                    # As ``is_finite`` asks, while the number is at hand.
+                    bad |= (velocity - velocity) != 0
                 if does_add:
                     for o in range(n1 - n0):
                         W_O[o] += v_O[o]
-                if flag.shape[0] > 0 and not is_finite(v_O):
+                if flag.shape[0] > 0 and bad:
                     flag[0] = 1
 
 
