@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import os
 import signal
 import sys
 import threading
+import types
 import warnings
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -105,7 +108,15 @@ def _sigterm_raised() -> Iterator[None]:
     ``train`` and ``reproduce`` have handlers of their own, which finish the step and save.
     """
 
-    def on_signal(number: int, frame: object) -> None:
+    def on_signal(number: int, frame: types.FrameType | None) -> None:
+        # Python prints and forgets what is raised in a weak reference's callback: there the signal comes again later.
+        while frame is not None:
+            if frame.f_code.co_filename == weakref.__file__:
+                again = threading.Timer(0.01, os.kill, (os.getpid(), number))
+                again.daemon = True
+                again.start()
+                return
+            frame = frame.f_back
         # A second one ends the process at once.
         signal.signal(number, signal.SIG_DFL)
         raise SystemExit(128 + number)

@@ -154,3 +154,18 @@ def test_a_stop_before_click_is_ready_for_one_is_a_sentence(monkeypatch):
     # It lies outside of what click itself guards.
     monkeypatch.setattr(click.Group, "_main_shell_completion", interrupt)
     assert "Interrupted." in invoke("info", code=130).stderr
+
+
+def test_sigterm_in_a_weak_references_callback_comes_again():
+    # What is raised there Python prints and forgets.
+    program = (
+        "import os, signal, time, weakref\n"
+        "from fastgan import cli\n"
+        "exec(compile('def callback(inner):\\n    inner()\\n', weakref.__file__, 'exec'))\n"
+        "with cli._sigterm_raised():\n"
+        "    callback(lambda: os.kill(os.getpid(), signal.SIGTERM))\n"
+        "    print('deferred', flush=True)\n"
+        "    time.sleep(20)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (143, "deferred\n", "")
