@@ -11,7 +11,6 @@ import sys
 import threading
 import types
 import warnings
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,7 +75,7 @@ class LazyGroup(click.Group):
         Exit 2 for the command line's own faults, 130 for Ctrl-C, 143 for SIGTERM, else 1.
         """
         try:
-            with _sigterm_raised(), warnings.catch_warnings():
+            with _signals_raised(), warnings.catch_warnings():
                 warnings.simplefilter("always", FastganWarning)
                 warnings.showwarning = _warnings_shown_by(warnings.showwarning)
                 return super().invoke(ctx)
@@ -101,36 +100,49 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
+class _Terminated(SystemExit):
+    """SIGTERM, as an exception."""
+
+
 @contextlib.contextmanager
-def _sigterm_raised() -> Iterator[None]:
-    """Let SIGTERM end the command by way of an exception, so that what was being written is removed.
+def _signals_raised() -> Iterator[None]:
+    """Let SIGTERM end the command by way of an exception, so that what was being written is removed; lose no Ctrl-C.
 
     ``train`` and ``reproduce`` have handlers of their own, which finish the step and save.
     """
 
-    def on_signal(number: int, frame: types.FrameType | None) -> None:
-        # Python prints and forgets what is raised in a weak reference's callback: there the signal comes again later.
-        while frame is not None:
-            if frame.f_code.co_filename == weakref.__file__:
-                again = threading.Timer(0.01, os.kill, (os.getpid(), number))
-                again.daemon = True
-                again.start()
-                return
-            frame = frame.f_back
+    def on_sigterm(number: int, frame: types.FrameType | None) -> None:
         # A second one ends the process at once.
         signal.signal(number, signal.SIG_DFL)
-        raise SystemExit(128 + number)
+        raise _Terminated(128 + number)
 
+    def unraisable(ignored: sys.UnraisableHookArgs) -> None:
+        # A signal's exception comes wherever Python happens to be. In a finaliser, or a weak reference's callback, it
+        # is printed and forgotten: there the signal comes again, a little later.
+        if isinstance(ignored.exc_value, _Terminated):
+            signal.signal(signal.SIGTERM, on_sigterm)
+            number = signal.SIGTERM
+        elif isinstance(ignored.exc_value, KeyboardInterrupt):
+            number = signal.SIGINT
+        else:
+            usual(ignored)
+            return
+        again = threading.Timer(0.01, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+
+    # A caller who has other plans for SIGTERM, or ignores it, keeps them.
     is_main = threading.current_thread() is threading.main_thread()
-    # A caller who has other plans for it, or ignores it, keeps them.
-    if not is_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, on_signal)
+    takes_sigterm = is_main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    usual, sys.unraisablehook = sys.unraisablehook, unraisable
+    if takes_sigterm:
+        signal.signal(signal.SIGTERM, on_sigterm)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if takes_sigterm:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        sys.unraisablehook = usual
 
 
 def _warnings_shown_by(usual: Any) -> Any:

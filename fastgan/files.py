@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 _CHUNK_BYTES = 1 << 20
@@ -35,21 +34,27 @@ def write_atomically(
         What the system said; ``path`` is as it was, or, in a system without hard links, at ``previous``.
     """
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_TEMPORARY, dir=path.parent)
+    # Named before it is there, so that a signal's exception between any two steps finds it and removes it.
+    temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}{_TEMPORARY}")
     try:
-        try:
-            _write_all(handle, content)
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        os.chmod(temporary, 0o666 & ~_umask())
+        _create(temporary, content)
         if previous is not None and path.exists():
             _keep(path, Path(previous))
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _create(path: Path, content: bytes) -> None:
+    """Make a new file, whole and on the disk, with the rights of any file."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        _write_all(handle, content)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _write_all(handle: int, content: bytes) -> None:
@@ -141,11 +146,3 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def _umask() -> int:
-    # The only portable way to read the mask is to set it; mkstemp's 0600 would otherwise hide runs from a user's own
-    # group.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

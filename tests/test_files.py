@@ -1,6 +1,7 @@
 import errno
 import os
 import stat
+import sys
 
 import pytest
 
@@ -33,7 +34,7 @@ def test_the_file_has_the_permissions_of_an_ordinary_one(tmp_path):
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
 
 
-@pytest.mark.parametrize("function", ["fsync", "replace", "chmod"])
+@pytest.mark.parametrize("function", ["open", "fsync", "replace"])
 def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, function):
     path = tmp_path / "a"
     write_atomically(path, b"old")
@@ -42,6 +43,35 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, 
         write_atomically(path, b"new", previous=tmp_path / "b")
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_signal_between_any_two_steps_leaves_one_whole_file_and_nothing_else(tmp_path):
+    path, number, ends = tmp_path / "a", 0, set()
+    while "written" not in ends:
+        write_atomically(path, b"old")
+        number, left = number + 1, [number + 1]
+
+        def watched(frame, event, _, left=left):
+            if frame.f_code.co_filename != files.__file__:
+                return None
+            frame.f_trace_opcodes = True
+            left[0] -= event == "opcode"
+            if event == "opcode" and left[0] == 0:
+                raise KeyboardInterrupt
+            return watched
+
+        usual = sys.gettrace()
+        sys.settrace(watched)
+        try:
+            write_atomically(path, b"new")
+            ends.add("written")
+        except KeyboardInterrupt:
+            ends.add(path.read_bytes())
+        finally:
+            sys.settrace(usual)
+        assert [file.name for file in tmp_path.iterdir()] == ["a"], number
+    assert number > 50
+    assert ends == {b"old", b"new", "written"}
 
 
 def test_the_bytes_are_on_the_disk_before_the_name(tmp_path, monkeypatch):

@@ -156,16 +156,31 @@ def test_a_stop_before_click_is_ready_for_one_is_a_sentence(monkeypatch):
     assert "Interrupted." in invoke("info", code=130).stderr
 
 
-def test_sigterm_in_a_weak_references_callback_comes_again():
+@pytest.mark.parametrize(("name", "code", "says"), [("SIGTERM", 143, ""), ("SIGINT", 130, "\nInterrupted.\n")])
+@pytest.mark.parametrize("where", ["a weak reference's callback", "a finaliser"])
+def test_a_signal_that_python_would_ignore_comes_again(name, code, says, where):
     # What is raised there Python prints and forgets.
     program = (
-        "import os, signal, time, weakref\n"
-        "from fastgan import cli\n"
-        "exec(compile('def callback(inner):\\n    inner()\\n', weakref.__file__, 'exec'))\n"
-        "with cli._sigterm_raised():\n"
-        "    callback(lambda: os.kill(os.getpid(), signal.SIGTERM))\n"
-        "    print('deferred', flush=True)\n"
+        "import os, signal, sys, time, weakref\n"
+        "from fastgan import cli, training\n"
+        "class Finalised:\n"
+        "    def __del__(self): send()\n"
+        "def send(*_):\n"
+        f"    os.kill(os.getpid(), signal.{name})\n"
+        "    time.sleep(0.001)\n"
+        "def versions():\n"
+        "    if sys.argv[1] == 'a finaliser':\n"
+        "        Finalised()\n"
+        "    else:\n"
+        "        referred = {1, 2}.copy()\n"
+        "        reference = weakref.ref(referred, send)\n"
+        "        del referred\n"
+        "    print('ignored once', flush=True)\n"
         "    time.sleep(20)\n"
+        "training.versions = versions\n"
+        "cli.main(['info'])\n"
     )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
-    assert (result.returncode, result.stdout, result.stderr) == (143, "deferred\n", "")
+    result = subprocess.run(
+        [sys.executable, "-c", program, where], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (code, "ignored once\n", says)

@@ -3,13 +3,11 @@
 import errno
 import os
 import signal
-import tempfile
-from types import SimpleNamespace
 
 from fastgan import files
 
 # Every call that changes something on the disk. There is no flush among them: nothing is buffered on the way.
-CALLS = ("open", "write", "fsync", "chmod", "link", "replace")
+CALLS = ("open", "write", "fsync", "link", "replace")
 ERRORS = {name: getattr(errno, name) for name in ("ENOSPC", "EROFS", "EDQUOT", "EIO")}
 
 
@@ -66,11 +64,10 @@ class Record(Fault):
 
     def meet(self, name, function, *arguments):
         result = function(*arguments)
-        if name == "mkstemp":
-            self._names[result[0]] = os.path.basename(result[1])
-            self.events.append(("create", self._names[result[0]]))
-        elif name == "open":
+        if name == "open":
             self._names[result] = "." if os.path.isdir(arguments[0]) else os.path.basename(arguments[0])
+            if arguments[1] & os.O_EXCL:
+                self.events.append(("create", self._names[result]))
         elif name == "write":
             self.events.append(("write", self._names[arguments[0]], bytes(arguments[1][:result])))
         elif name == "fsync":
@@ -92,11 +89,8 @@ class _Os:
 def install(fault):
     """Put a fault in the way of ``fastgan.files``; gives it back."""
     files.os = _Os(fault)
-    files.tempfile = SimpleNamespace(
-        mkstemp=lambda **options: fault.call("mkstemp", lambda: tempfile.mkstemp(**options))
-    )
     return fault
 
 
 def remove():
-    files.os, files.tempfile = os, tempfile
+    files.os = os

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from tests.runs_for_tests import TINY, environment, small_reproduction
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class Server:
     """The test's end of it."""
@@ -114,6 +116,7 @@ def _run(question):
     # A shell's background process is started with it ignored, and hands that on.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         os.chdir(question["folder"])
         for stream, name in ((1, "out"), (2, "err")):
             file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
@@ -163,9 +166,12 @@ def _serve():
         if "wait" in question:
             answer = os.waitstatus_to_exitcode(os.waitpid(question["wait"], 0)[1])
         else:
+            # What a fork runs by itself, as the seeding of random, would lose a signal.
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             answer = os.fork()
             if answer == 0:
                 _run(question)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         print(json.dumps(answer), file=answers, flush=True)
 
 
