@@ -117,7 +117,7 @@ _POSITIVE = click.IntRange(min=1)
     "--checkpoint-every",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="[default: 60, or 20 times what saving takes where that is longer]",
+    help="[default: 60, or 20 times what saving takes where that is longer, at most 900]",
 )
 @click.option(
     "--on-collapse",

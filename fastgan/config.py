@@ -199,7 +199,7 @@ class Config:
     parzen_every : int, optional
         Score by a Parzen window on validation data every so many epochs.
     checkpoint_every : float, optional
-        Seconds between checkpoints; None is 60, or 20 times the last save's duration where that is longer.
+        Seconds between checkpoints; None is 60, or 20 times the last save's duration where that is longer, at most 900.
     on_collapse : {"warn", "stop"}
         What to do where the reports show that the generator no longer learns (``fastgan.watch``).
     """

@@ -54,7 +54,8 @@ RESUMABLE = ("epochs", "steps", "parzen_every", "checkpoint_every", "on_collapse
 _GRID_COLUMNS, _GRID_ROWS = 10, 10
 # How often the host looks in on a running device to show progress: often enough for a person, no cost to a step.
 _SECONDS_BETWEEN_LOOKS = 0.2
-_CHECKPOINT_SECONDS, _CHECKPOINT_SHARE = 60.0, 20.0
+# Saving takes at most a twentieth of a run; but a process that was suspended while it saved must not wait a day.
+_CHECKPOINT_SECONDS, _CHECKPOINT_SHARE, _CHECKPOINT_SECONDS_AT_MOST = 60.0, 20.0, 900.0
 
 
 class Callback:
@@ -476,7 +477,7 @@ class _Session:
     def _seconds_between_saves(self) -> float:
         if self.config.checkpoint_every is not None:
             return self.config.checkpoint_every
-        return max(_CHECKPOINT_SECONDS, _CHECKPOINT_SHARE * self._saving_took)
+        return min(max(_CHECKPOINT_SECONDS, _CHECKPOINT_SHARE * self._saving_took), _CHECKPOINT_SECONDS_AT_MOST)
 
     def _save(self, which: str = "latest") -> None:
         started = time.monotonic()

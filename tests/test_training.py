@@ -238,6 +238,14 @@ def test_by_default_saving_takes_a_twentieth_of_the_time_at_most(tmp_path, monke
     assert len([call for call in recorder.calls if call[0] == "checkpoint"]) < 10
 
 
+def test_a_save_that_took_very_long_does_not_put_off_the_next_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_CHECKPOINT_SECONDS_AT_MOST", 0.0)
+    monkeypatch.setattr(training, "_SECONDS_BETWEEN_LOOKS", 0.0)
+    recorder = Recorder()
+    fastgan.train(TINY, run_dir=tmp_path / "run", callbacks=[recorder])
+    assert [call[1] for call in recorder.calls if call[0] == "checkpoint"] == list(range(6))
+
+
 def test_metrics_and_grids_after_the_checkpoint_are_dropped(tmp_path):
     config = TINY.replace({"epochs": 2})
     whole = fastgan.train(config, run_dir=tmp_path / "whole")
