@@ -116,12 +116,12 @@ def _run(question):
     # A shell's background process is started with it ignored, and hands that on.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         os.chdir(question["folder"])
         for stream, name in ((1, "out"), (2, "err")):
             file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
             os.dup2(file, stream)
             os.close(file)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         prepare(question)
         from fastgan.cli import main
 
