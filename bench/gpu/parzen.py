@@ -18,11 +18,18 @@ from bench.gpu import part
 from bench.gpu.clock import GraphClock, quartiles
 from bench.gpu.part import FAILED, PASSED, Context
 from fastgan.errors import BackendError
-from fastgan.kernels.common import cupy_runtime, gemm_tile, launcher
+from fastgan.kernels.common import cupy_runtime, gemm_tile, launcher, planes_tile
 from fastgan.kernels.parzen import cupy_raw, reference
 from fastgan.scoring import sigma_grid
 
-_ARITHMETICS = {"FMA": gemm_tile.FMA, "split": gemm_tile.SPLIT, "tf32": gemm_tile.TF32}
+# What an arithmetic is called, itself, and whether its queries are whole 255ths. The operation takes halves, or bytes.
+_ARITHMETICS = {
+    "halves": (planes_tile.HALVES, False),
+    "bytes, 8-bit queries": (planes_tile.BYTES, True),
+    "split TF32": (gemm_tile.SPLIT, False),
+    "FMA": (gemm_tile.FMA, False),
+    "tf32": (gemm_tile.TF32, False),
+}
 _CHECKED_QUERIES = 200
 # What the operation promises, for all but the user's own choice of less.
 _WORST_NATS = 0.01
@@ -50,24 +57,29 @@ def run(context: Context, sizes: tuple[int, int, int] = (10_000, 10_000, 784), t
     times = GraphClock().eager_times if times is None else times
     queries_MD, samples_ND = images(M, D, 1), images(N, D, 2)
     sigmas = sigma_grid()
-    checked = queries_MD[:: max(1, M // _CHECKED_QUERIES)]
-    expected = reference.log_density(checked, samples_ND, sigmas, None)
-    on_device = there.upload(queries_MD), there.upload(samples_ND)
+    # By whether they are whole 255ths.
+    queries_by = {False: queries_MD, True: np.rint(255 * queries_MD).astype(np.uint8) / np.float32(255)}
+    samples = there.upload(samples_ND)
     same = {"M": M, "N": N, "D": D, "S": len(sigmas)}
     chosen, failed, lines = cupy_raw.arithmetic, 0, []
     with context.table("parzen", _COLUMNS) as table:
-        for name, arithmetic in _ARITHMETICS.items():
-            if arithmetic != gemm_tile.FMA and there.architecture < 80:
-                table.add({"what": f"{name}: this GPU has no TF32", **same})
+        for name, (arithmetic, are_bytes) in _ARITHMETICS.items():
+            if arithmetic != gemm_tile.FMA and there.architecture < planes_tile.FROM:
+                table.add({"what": f"{name}: this GPU has no such tensor cores", **same})
                 continue
-            cupy_raw.arithmetic = lambda _, arithmetic=arithmetic: arithmetic
+            queries = there.upload(queries_by[are_bytes])
+            checked = queries_by[are_bytes][:: max(1, M // _CHECKED_QUERIES)]
+            expected = reference.log_density(checked, samples_ND, sigmas, None)
+            # Bytes are what the operation takes by itself where it would else take halves.
+            by = planes_tile.HALVES if are_bytes else arithmetic
+            cupy_raw.arithmetic = lambda _, by=by: by
             try:
                 found = cupy_raw.log_density(checked, samples_ND, sigmas, None)
                 error = float(np.abs(found - expected).max())
-                one_pass = _prepared(*on_device, sigmas)
+                one_pass = _prepared(queries, samples, sigmas, arithmetic)
                 one_pass()
                 low, median, high = quartiles(times(one_pass, 20))
-                whole = _wall(lambda: cupy_raw.log_density(*on_device, sigmas, None))
+                whole = _wall(lambda queries=queries: cupy_raw.log_density(queries, samples, sigmas, None))
             finally:
                 cupy_raw.arithmetic = chosen
             passed = name == "tf32" or (np.isfinite(found).all() and error <= _WORST_NATS)
@@ -79,24 +91,31 @@ def run(context: Context, sizes: tuple[int, int, int] = (10_000, 10_000, 784), t
                 "passed": passed,
             })  # fmt: skip
             lines.append(f"{name} {median * 1e3:.3g} ms, off by {error:.2g} nats at most")
-        lines.append(_cublas(table, same, on_device, times))
+        lines.append(_cublas(table, same, (there.upload(queries_MD), samples), times))
     print(f"parzen: {M} x {N} x {D}, {len(sigmas)} sigmas: {'; '.join(lines)}.")
     return FAILED if failed else PASSED
 
 
-def _prepared(queries_MD: Any, samples_ND: Any, sigmas: NDArray[np.float64]) -> Callable[[], object]:
-    """Give the pass alone, over data that are centred already: every sigma by the product, and the shards' merger."""
+def _prepared(queries_MD: Any, samples_ND: Any, sigmas: NDArray[np.float64], arithmetic: int) -> Callable[[], object]:
+    """Give the pass alone, over data that are prepared already: every sigma by the product, and the shards' merger."""
     there = launcher.runtime()
     M, D = queries_MD.shape
     means = there.upload(np.zeros(D))
-    queries, samples = (cupy_raw.centred(rows, means, 1.0) for rows in (queries_MD, samples_ND))
-    rates = 0.5 * cupy_raw.LOG2_E / sigmas**2
+    # Norms near 1, as the operation has them.
+    scale = 2.0 ** -np.round(0.5 * np.log2(D))
+    queries, samples = (
+        cupy_raw.rows_of(rows, arithmetic, means, scale, are_samples=are_samples)
+        for rows, are_samples in ((queries_MD, False), (samples_ND, True))
+    )
+    if queries is None or samples is None:
+        raise ValueError("the data are no bytes")
+    precisions = 0.5 / (sigmas * samples.scale) ** 2
     places = np.arange(len(sigmas))
     out = there.empty((len(sigmas), M), np.float64)
 
     def one_pass() -> None:
-        parts = cupy_raw.by_product(queries, samples, rates)
-        cupy_raw.merge(*parts, rates / cupy_raw.LOG2_E, np.zeros(len(sigmas)), places, out)
+        parts = cupy_raw.by_product(queries, samples, precisions * cupy_raw.LOG2_E)
+        cupy_raw.merge(*parts, precisions, np.zeros(len(sigmas)), places, out)
 
     return one_pass
 

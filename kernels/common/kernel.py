@@ -13,6 +13,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 # What the kernels are compiled for; those of one need what it has and nothing newer.
 ARCHITECTURES: Final = (75, 80, 90)
 _INCLUDE = re.compile(r'^#include "([a-z_0-9./]+)"\s*$', re.MULTILINE)
+_BRANCHES: Final = ("#else", "#elif", "#endif")
 # -fmad is the default; said because the error bounds count on it. No --use_fast_math: it takes away NaN's and
 # subnormals' meaning.
 OPTIONS: Final = ("--std=c++17", "--fmad=true")
@@ -68,6 +69,9 @@ def program_text(source: str) -> str:
             found = _INCLUDE.match(line)
             if found and found.group(1) != "emulator.h":
                 parts += [expanded(f"common/{found.group(1)}"), f'#line {number + 1} "{path}"\n']
+            elif line.startswith(_BRANCHES):
+                # The marks of a branch that is left out count for nothing.
+                parts += [line, f'#line {number + 1} "{path}"\n']
             elif line.strip() != "#pragma once":
                 parts.append(line)
             else:

@@ -1,21 +1,25 @@
 """Launches of ``parzen.cu``.
 
-Distances come from a product of centred data where float32 is enough for a sigma, by the estimate that ``cpu.py`` makes
-too, and from direct differences in float64 where it is not.
+Distances come from a product where float32 is enough for a sigma, by the estimate that ``cpu.py`` makes too, and from
+direct differences in float64 where it is not. The product is of centred data in halves on tensor cores, or, where the
+queries are whole 255ths and the samples lie in [0, 1], of bytes, which is the quicker and the more exact of the two.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgan.kernels.common import gemm_tile, planes_tile
 from fastgan.kernels.common.arrays import Array
-from fastgan.kernels.common.gemm_tile import FMA, SPLIT, Operand, choose
+from fastgan.kernels.common.gemm_tile import FMA, Operand
 from fastgan.kernels.common.kernel import Kernel
 from fastgan.kernels.common.launcher import launch, runtime
+from fastgan.kernels.common.planes_tile import BYTES, HALVES, PLANES
 from fastgan.kernels.parzen.cpu import LOG2_E, MAX_ERROR, product_error
 
 _SOURCE: Final = "parzen/parzen.cu"
@@ -29,9 +33,38 @@ _MAX_SHARDS: Final = 64
 _PROBED_ROWS: Final = 128
 
 
+# Halves hold a rest as well as a number if the numbers are large: norms of some thousands, and no number beyond 65,504.
+_HALVES_SCALE: Final = 2.0**12
+
+
 def arithmetic(architecture: int) -> int:
-    """Choose the product's arithmetic: split operands where there are tensor cores for them."""
-    return SPLIT if architecture >= 80 else FMA
+    """Choose what the product of any data computes in."""
+    return HALVES if architecture >= planes_tile.FROM else FMA
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Queries or samples as an arithmetic's product takes them.
+
+    Attributes
+    ----------
+    arithmetic : int
+        One of ``gemm_tile.py``'s, over centred float32 rows, or of ``planes_tile.py``'s.
+    data : array
+        (N, D) float32, or (planes, N, pitch) bytes.
+    norms : array
+        (N,) float64, of what is in ``data``.
+    scale : float
+        What the rows were multiplied by.
+    D : int
+        Their numbers.
+    """
+
+    arithmetic: int
+    data: Array
+    norms: Array
+    scale: float
+    D: int
 
 
 def log_density(
@@ -62,32 +95,59 @@ def log_density(
         rates_S = 0.5 * LOG2_E * (1.0 / (sigmas_S * scale)) ** 2
         # Written so that NaN is not fast either.
         fast_S = error * rates_S / LOG2_E <= MAX_ERROR
-        precisions_S = np.where(fast_S, rates_S / LOG2_E, 0.5 / sigmas_S**2)
     constants_S = np.log(N) + D * np.log(sigmas_S * np.sqrt(2.0 * np.pi))
 
-    samples: tuple[Array, Array] | None = None
-    if fast_S.any():
-        samples = centred(samples_ND, means_D, scale)
+    chosen = arithmetic(there.architecture)
+    # What takes which sigmas, the best first; the last are direct differences.
+    ways = (
+        (BYTES, _bytes_error(D, greatest) / (2 * sigmas_S**2) <= MAX_ERROR if chosen == HALVES else np.zeros(S, bool)),
+        (chosen, fast_S),
+        (None, np.ones(S, bool)),
+    )
+    # The samples as the ways take them, made when they are first asked for.
+    samples_by: dict[int, Rows | None] = {}
+
+    def rows_for(one: int, some_MD: Array) -> tuple[Rows, Rows] | None:
+        queries = rows_of(some_MD, one, means_D, scale, are_samples=False)
+        if queries is not None and one not in samples_by:
+            samples_by[one] = rows_of(samples_ND, one, means_D, scale, are_samples=True)
+        samples = samples_by.get(one)
+        return None if queries is None or samples is None else (queries, samples)
+
     out_SM = np.empty((S, M))
     for m in range(0, M, _QUERIES_A_PASS):
         some_MD = queries_MD[m : m + _QUERIES_A_PASS]
         out = there.empty((S, len(some_MD)), np.float64)
-        if samples is not None:
-            queries = centred(some_MD, means_D, scale)
-            places = np.flatnonzero(fast_S)
+        left_S = np.ones(S, bool)
+        for one, takes_S in ways:
+            places = np.flatnonzero(left_S & takes_S)
+            rows = rows_for(one, some_MD) if one is not None and len(places) else None
+            if one is not None and rows is None:
+                continue
+            left_S[places] = False
             for first in range(0, len(places), _SIGMAS_A_PASS):
                 some = places[first : first + _SIGMAS_A_PASS]
-                parts = by_product(queries, samples, rates_S[some])
-                merge(*parts, precisions_S[some], constants_S[some], some, out)
-        places = np.flatnonzero(~fast_S)
-        for first in range(0, len(places), _SIGMAS_A_PASS):
-            some = places[first : first + _SIGMAS_A_PASS]
-            parts = _directly(some_MD, samples_ND, precisions_S[some])
-            merge(*parts, precisions_S[some], constants_S[some], some, out)
+                precisions = 0.5 / (sigmas_S[some] * (1.0 if rows is None else rows[1].scale)) ** 2
+                if rows is None:
+                    parts = _directly(some_MD, samples_ND, precisions)
+                else:
+                    parts = by_product(*rows, precisions * LOG2_E)
+                merge(*parts, precisions, constants_S[some], some, out)
         out_SM[:, m : m + len(some_MD)] = there.download(out)
         if progress is not None:
             progress(len(some_MD))
     return out_SM
+
+
+def _bytes_error(D: int, greatest: float) -> float:
+    """Bound the error of a squared distance between rows of bytes.
+
+    ``greatest`` is the sum of the greatest squared norms of centred queries and samples, so no distance is beyond its
+    double. What rounding the numbers moves is ‖q - x‖ times the length of the roundings, twice; what is left is that of
+    the distance to float32.
+    """
+    a_number = 1.5 * 2.0**-24
+    return float(2 * np.sqrt(2 * greatest * D) * a_number + D * a_number**2 + 2 * greatest * 2.0**-24)
 
 
 def _spread(rows: Array) -> Array:
@@ -109,28 +169,55 @@ def _norms(rows: Array, means_D: Array, scale: float, centred: Array | None) -> 
     return norms
 
 
-def centred(rows: Array, means_D: Array, scale: float) -> tuple[Array, Array]:
-    """Subtract the means and scale: float32 rows, and their squared norms in float64."""
-    centred = runtime().empty(rows.shape, np.float32)
-    return centred, _norms(rows, means_D, scale, centred)
+def rows_of(rows: Array, arithmetic: int, means_D: Array, scale: float, *, are_samples: bool) -> Rows | None:
+    """Prepare rows for an arithmetic's product; None where they are not what ``BYTES`` can take."""
+    there = runtime()
+    N, D = rows.shape
+    if arithmetic not in PLANES:
+        data = there.empty(rows.shape, np.float32)
+        return Rows(arithmetic, data, _norms(rows, means_D, scale, data), scale, D)
+    if arithmetic == BYTES and D > planes_tile.LONGEST_OF_BYTES:
+        return None
+    num_planes = PLANES[arithmetic][are_samples]
+    pitch = planes_tile.pitch(D, arithmetic)
+    data, norms = there.empty((num_planes, N, pitch), np.uint8), there.empty((N,), np.float64)
+    name, more = f"parzen_bytes<{_TYPES[rows.dtype]}, {num_planes}>", {}
+    if arithmetic == HALVES:
+        scale *= _HALVES_SCALE
+        name, more = f"parzen_halves<{_TYPES[rows.dtype]}>", {"means": means_D, "scale": np.float64(scale)}
+    launch(
+        Kernel(_SOURCE, name, threads=128, shared_bytes=8 * 128), (N, 1, 1),
+        rows=rows, N=np.int32(N), D=np.int32(D), **more, pitch=np.int32(pitch), planes=data, norms=norms,
+    )  # fmt: skip
+    if arithmetic == HALVES:
+        return Rows(HALVES, data, norms, scale, D)
+    return Rows(BYTES, data, norms, 1.0, D) if np.isfinite(there.download(norms)).all() else None
 
 
-def by_product(
-    queries: tuple[Array, Array], samples: tuple[Array, Array], rates: NDArray[np.float64]
-) -> tuple[Array, Array]:
+def by_product(queries: Rows, samples: Rows, rates: NDArray[np.float64]) -> tuple[Array, Array]:
     """Give each shard's least distances and sums, of scaled distances from the product."""
     there = runtime()
-    (M, D), N, S = queries[0].shape, len(samples[0]), len(rates)
-    tiling = choose(M, N, D, _ROWS, _ROWS, arithmetic(there.architecture), split=False, bytes_a_row=8 * S + 4)
-    state_bytes = tiling.shape.m * (8 * S + 4)
-    kernel = tiling.kernel(_SOURCE, "parzen_product", _ROWS, _ROWS, extra_bytes=state_bytes, SIGMAS=S)
-    tiles, query_tiles, _ = tiling.grid(M, N)
+    M, N, D, S = len(queries.norms), len(samples.norms), samples.D, len(rates)
+    bytes_a_row = 8 * S + 4
+    if samples.arithmetic in PLANES:
+        of_planes = planes_tile.choose(M, N, samples.arithmetic, bytes_a_row=bytes_a_row)
+        kernel = of_planes.kernel(_SOURCE, "parzen_planes", extra_bytes=of_planes.shape.m * bytes_a_row, SIGMAS=S)
+        tiles, query_tiles = of_planes.grid(M, N)
+        columns = {"pitch": np.int32(samples.data.shape[2])}
+    else:
+        tiling = gemm_tile.choose(
+            M, N, D, _ROWS, _ROWS, samples.arithmetic, split=False, bytes_a_row=bytes_a_row
+        )  # fmt: skip
+        extra_bytes = tiling.shape.m * bytes_a_row
+        kernel = tiling.kernel(_SOURCE, "parzen_product", _ROWS, _ROWS, extra_bytes=extra_bytes, SIGMAS=S)
+        tiles, query_tiles, _ = tiling.grid(M, N)
+        columns = {"D": np.int32(D)}
     shards = _num_shards(tiles, query_tiles, there.num_multiprocessors)
     least, sums = there.empty((shards, M), np.float32), there.empty((shards, S, M), np.float64)
     launch(
         kernel, (shards, query_tiles, 1),
-        queries=queries[0], query_norms=queries[1], samples=samples[0], sample_norms=samples[1],
-        rates=there.upload(rates), M=np.int32(M), N=np.int32(N), D=np.int32(D), least=least, sums=sums,
+        queries=queries.data, query_norms=queries.norms, samples=samples.data, sample_norms=samples.norms,
+        rates=there.upload(rates), M=np.int32(M), N=np.int32(N), **columns, least=least, sums=sums,
     )  # fmt: skip
     return least, sums
 

@@ -2,16 +2,22 @@
 //
 //   ll[s, m] = logmeanexp_n(-‖q_m - x_n‖² / (2 σ_s²)) - D · log(σ_s √(2π))
 //
-// queries (M, D), samples (N, D), sigmas (S). Two ways to the distances, both a tile at a time and never stored:
+// queries (M, D), samples (N, D), sigmas (S). Three ways to the distances, all a tile at a time and never stored:
 //   product   ‖q‖² + ‖x‖² - 2 q·x of centred, scaled float32 data over the common tile: 2·M·N·D FLOP and S·M·N
 //             exponentials; N·D·4 bytes are read once for every TILE_M queries
+//   planes    the same of data in halves, a number and what is left of it, three products on tensor cores; or of queries
+//             that are whole 255ths, as 8-bit images are, and samples in [0, 1], to 24 bits: three products of bytes, exact
 //   direct    Σ (q - x)² in float64, for windows so narrow that float32 cannot have them: 3·M·N·D FLOP in float64
 // A row's state is its least distance so far, which serves all sigmas, and a sum a sigma relative to it. Blocks along x
 // share the samples; their states are merged in order by a last launch.
 
 #include "distances.cuh"
 #ifdef SIGMAS
+#if ARITHMETIC < 3
 #include "gemm_tile.cuh"
+#else
+#include "planes_tile.cuh"
+#endif
 #endif
 
 // --- preparation ---
@@ -34,13 +40,22 @@ __global__ void __launch_bounds__(256) parzen_means(const T* __restrict__ rows, 
     }
 }
 
+// Writes the sum of what a block's 128 threads have; with room for a number of each.
+__device__ __forceinline__ void write_sum(double sum, double* room, double* out) {
+    room[threadIdx.x] = sum;
+    for (int half = 64; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) room[threadIdx.x] += room[threadIdx.x + half];
+    }
+    if (threadIdx.x == 0) *out = room[0];
+}
+
 // Centred and scaled rows, and their squared norms; a block a row. `centred` may be null: norms alone, in float64.
 template <class T>
 __global__ void __launch_bounds__(128)
     parzen_centre(const T* __restrict__ rows, int D, const double* __restrict__ means, double scale,
                   float* __restrict__ centred, double* __restrict__ norms) {
     DYNAMIC_SHARED(memory);
-    double* sums = (double*)memory;
     long long n = blockIdx.x;
     double sum = 0.0;
     for (int d = threadIdx.x; d < D; d += 128) {
@@ -52,20 +67,79 @@ __global__ void __launch_bounds__(128)
         }
         sum += x * x;
     }
-    sums[threadIdx.x] = sum;
-    for (int half = 64; half > 0; half /= 2) {
-        __syncthreads();
-        if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
+    write_sum(sum, (double*)memory, norms + n);
+}
+
+// The same as two planes of halves, (2, N, pitch) bytes: a number, and what rounding it has left over.
+template <class T>
+__global__ void __launch_bounds__(128)
+    parzen_halves(const T* __restrict__ rows, int N, int D, const double* __restrict__ means, double scale, int pitch,
+                  unsigned* __restrict__ planes, double* __restrict__ norms) {
+    DYNAMIC_SHARED(memory);
+    long long n = blockIdx.x, words = pitch / 4;
+    double sum = 0.0;
+    for (int w = threadIdx.x; w < words; w += 128) {
+        unsigned high = 0, low = 0;
+        for (int i = 0; i < 2; ++i) {
+            int d = 2 * w + i;
+            if (d >= D) continue;
+            float x = (float)(((double)rows[n * D + d] - means[d]) * scale);
+            unsigned rounded = to_half(x), rest = to_half(x - of_half(rounded));
+            double kept = (double)of_half(rounded) + of_half(rest);
+            sum += kept * kept;
+            high |= rounded << 16 * i;
+            low |= rest << 16 * i;
+        }
+        planes[n * words + w] = high;
+        planes[(N + n) * words + w] = low;
     }
-    if (threadIdx.x == 0) norms[n] = sums[0];
+    write_sum(sum, (double*)memory, norms + n);
+}
+
+// Rows as PLANES planes of bytes, (PLANES, N, pitch): one of 255ths, or three of (2^24 - 1)ths, the highest byte first. Whole
+// 255ths are among both, so that an 8-bit image and its twin are 0 apart. The norms are of what is kept; that of a row that
+// is no such row is infinite.
+template <class T, int PLANES>
+__global__ void __launch_bounds__(128)
+    parzen_bytes(const T* __restrict__ rows, int N, int D, int pitch, unsigned* __restrict__ planes,
+                 double* __restrict__ norms) {
+    DYNAMIC_SHARED(memory);
+    constexpr double LEVELS = PLANES == 1 ? 255.0 : 16777215.0;
+    // Of a 255th: what float32 leaves of one, however it was made.
+    constexpr double NEAR = PLANES == 1 ? 1.0 / 65536 : 1.0;
+    long long n = blockIdx.x, words = pitch / 4;
+    double sum = 0.0;
+    for (int w = threadIdx.x; w < words; w += 128) {
+        unsigned word[PLANES] = {};
+        for (int i = 0; i < 4; ++i) {
+            int d = 4 * w + i;
+            if (d >= D) continue;
+            double x = (double)rows[n * D + d], level = rint(x * LEVELS);
+            bool fits = x >= 0.0 && x <= 1.0 && fabs(x * LEVELS - level) <= NEAR;
+            if (!fits) level = 0.0;
+            sum += fits ? level / LEVELS * (level / LEVELS) : INFINITE;
+            for (int p = 0; p < PLANES; ++p) word[p] |= ((unsigned)level >> 8 * (PLANES - 1 - p) & 255u) << 8 * i;
+        }
+        for (int p = 0; p < PLANES; ++p) planes[((long long)p * N + n) * words + w] = word[p];
+    }
+    write_sum(sum, (double*)memory, norms + n);
 }
 
 // --- distances from a product ---
 
 #ifdef SIGMAS
 
+#if ARITHMETIC < 3
+namespace core = tile;
+#else
+namespace core = planes;
+#endif
+
 // Eight neighbouring lanes share a row of the tile: their reads of four rows then meet no bank twice.
-constexpr int LANES = 8, COLUMNS = TILE_N / LANES, ROWS_AT_ONCE = tile::THREADS / LANES;
+constexpr int LANES = 8, COLUMNS = TILE_N / LANES, ROWS_AT_ONCE = core::THREADS / LANES;
+static_assert(TILE_M % 4 == 0 && TILE_N % LANES == 0, "a warp has four whole rows");
+// A tile none of whose terms reaches 2^-40 of the greatest so far is left out: N such terms are N · 1e-12 of the sum.
+constexpr float LEAST_EXPONENT = 40.0f;
 
 // A lane's terms of one sigma. MASKED: columns beyond the samples, whose norm is infinite, have none; their distance times
 // a rate so small that it is 0 would be NaN.
@@ -80,42 +154,36 @@ __device__ __forceinline__ float terms(const float (&distance)[COLUMNS], const f
     return total;
 }
 
-// least (shards, M) float32 and sums (shards, SIGMAS, M) float64; rates are log2(e) / (2 σ²) of the scaled distances.
-__global__ void __launch_bounds__(tile::THREADS)
-    parzen_product(const float* __restrict__ queries, const double* __restrict__ query_norms,
-                   const float* __restrict__ samples, const double* __restrict__ sample_norms,
-                   const double* __restrict__ rates, int M, int N, int D, float* __restrict__ least_out,
-                   double* __restrict__ sums_out) {
-    DYNAMIC_SHARED(memory);
-    float* shared = (float*)memory;
-    // Behind the tile: the rows' states.
-    double* sums = (double*)(shared + SHARED_FLOATS);
-    float* least = (float*)(sums + SIGMAS * TILE_M);
-    static_assert(TILE_M % 4 == 0 && TILE_N % LANES == 0 && SHARED_FLOATS % 2 == 0, "a warp has four whole rows");
-    int m = blockIdx.y * TILE_M, lane = threadIdx.x % LANES;
-    for (int i = threadIdx.x; i < SIGMAS * TILE_M; i += tile::THREADS) sums[i] = 0.0;
-    for (int i = threadIdx.x; i < TILE_M; i += tile::THREADS) least[i] = INFINITE;
+// A block's rows: the least distance so far, and a sum a sigma. rates are log2(e) / (2 σ²) of the distances.
+struct State {
+    double* sums;
+    float* least;
+    const double* rates;
     float rate[SIGMAS];
+
+    __device__ __forceinline__ State(char* memory, const double* rates)
+        : sums((double*)memory), least((float*)(sums + SIGMAS * TILE_M)), rates(rates) {
+        for (int i = threadIdx.x; i < SIGMAS * TILE_M; i += core::THREADS) sums[i] = 0.0;
+        for (int i = threadIdx.x; i < TILE_M; i += core::THREADS) least[i] = INFINITE;
 #pragma unroll
-    for (int s = 0; s < SIGMAS; ++s) rate[s] = (float)rates[s];
-    tile::Plain<true> a{tile::Matrix(queries, M, D)}, b{tile::Matrix(samples, N, D)};
-    int tiles = divide_up(N, TILE_N);
-    for (int t = blockIdx.x; t < tiles; t += gridDim.x) {
-        int n = t * TILE_N;
-        tile::NoColumnSums none;
-        tile::Product<tile::Plain<true>, tile::Plain<true>>::run(a, b, m, n, D, shared, none);
-        __syncthreads();
-        bool whole = n + TILE_N <= N;
+        for (int s = 0; s < SIGMAS; ++s) rate[s] = (float)rates[s];
+    }
+
+    // Adds a tile, `count` of whose columns are samples. `distances` says what a row brings, and from that, a column's norm
+    // and its place the squared distance. Barriers before and after are the caller's.
+    template <class Distances>
+    __device__ __forceinline__ void add(const Distances& distances, const double* norms_from_n, int count) {
+        int lane = threadIdx.x % LANES;
         float norms[COLUMNS];
 #pragma unroll
         for (int j = 0; j < COLUMNS; ++j)
-            norms[j] = n + j * LANES + lane < N ? (float)sample_norms[n + j * LANES + lane] : INFINITE;
+            norms[j] = j * LANES + lane < count ? (float)norms_from_n[j * LANES + lane] : INFINITE;
         for (int row = threadIdx.x / LANES; row < TILE_M; row += ROWS_AT_ONCE) {
-            float query_norm = m + row < M ? (float)query_norms[m + row] : 0.0f;
+            float of_row = distances.of_row(row);
             float distance[COLUMNS], near = INFINITE;
 #pragma unroll
             for (int j = 0; j < COLUMNS; ++j) {
-                float d = query_norm + norms[j] - 2.0f * shared[row * tile::C_STRIDE + j * LANES + lane];
+                float d = distances.at(row, j * LANES + lane, of_row, norms[j]);
                 // Rounding may take the distance of a twin a little below 0; a NaN stays.
                 d = d < 0.0f ? 0.0f : d;
                 distance[j] = d;
@@ -127,10 +195,18 @@ __global__ void __launch_bounds__(tile::THREADS)
                 near = theirs < near ? theirs : near;
             }
             float before = least[row], now = near < before ? near : before;
+            // Of the warp's four rows, how far the tile is at least behind what each has found.
+            float behind = near > now ? near - now : 0.0f;
+#pragma unroll
+            for (int other = LANES; other < 32; other *= 2) {
+                float theirs = shuffle_xor(behind, other);
+                behind = theirs < behind ? theirs : behind;
+            }
 #pragma unroll
             for (int s = 0; s < SIGMAS; ++s) {
+                if (behind * rate[s] > LEAST_EXPONENT) continue;
                 // The host sees to it that all true distances are finite.
-                float total = whole ? terms<false>(distance, norms, now, rate[s]) : terms<true>(distance, norms, now, rate[s]);
+                float total = count >= TILE_N ? terms<false>(distance, norms, now, rate[s]) : terms<true>(distance, norms, now, rate[s]);
 #pragma unroll
                 for (int other = 1; other < LANES; other *= 2) total += shuffle_xor(total, other);
                 if (lane == 0) {
@@ -144,16 +220,110 @@ __global__ void __launch_bounds__(tile::THREADS)
             __syncwarp();
             if (lane == 0) least[row] = now;
         }
+    }
+
+    // Writes the rows from m on of this block's shard, least (shards, M) float32 and sums (shards, SIGMAS, M) float64.
+    __device__ __forceinline__ void write(int m, int M, float* least_out, double* sums_out) const {
+        for (int row = threadIdx.x; row < TILE_M && m + row < M; row += core::THREADS) {
+            least_out[(long long)blockIdx.x * M + m + row] = least[row];
+            for (int s = 0; s < SIGMAS; ++s)
+                sums_out[((long long)blockIdx.x * SIGMAS + s) * M + m + row] = sums[s * TILE_M + row];
+        }
+    }
+};
+
+// Distances from a tile of products.
+struct OfProducts {
+    const float* products;
+    const double* query_norms;
+    int count;
+
+    __device__ __forceinline__ float of_row(int row) const { return row < count ? (float)query_norms[row] : 0.0f; }
+    __device__ __forceinline__ float at(int row, int column, float query_norm, float norm) const {
+        return query_norm + norm - 2.0f * products[row * core::C_STRIDE + column];
+    }
+};
+
+#if ARITHMETIC < 3
+
+__global__ void __launch_bounds__(core::THREADS)
+    parzen_product(const float* __restrict__ queries, const double* __restrict__ query_norms,
+                   const float* __restrict__ samples, const double* __restrict__ sample_norms,
+                   const double* __restrict__ rates, int M, int N, int D, float* __restrict__ least,
+                   double* __restrict__ sums) {
+    DYNAMIC_SHARED(memory);
+    float* shared = (float*)memory;
+    static_assert(SHARED_FLOATS % 2 == 0, "the state behind the tile begins with doubles");
+    State state((char*)(shared + SHARED_FLOATS), rates);
+    int m = blockIdx.y * TILE_M;
+    tile::Plain<true> a{tile::Matrix(queries, M, D)}, b{tile::Matrix(samples, N, D)};
+    int tiles = divide_up(N, TILE_N);
+    for (int t = blockIdx.x; t < tiles; t += gridDim.x) {
+        int n = t * TILE_N;
+        tile::NoColumnSums none;
+        tile::Product<tile::Plain<true>, tile::Plain<true>>::run(a, b, m, n, D, shared, none);
+        __syncthreads();
+        state.add(OfProducts{shared, query_norms + m, M - m}, sample_norms + n, N - n);
         // The tile's memory is the operands' again.
         __syncthreads();
     }
     __syncthreads();
-    for (int row = threadIdx.x; row < TILE_M && m + row < M; row += tile::THREADS) {
-        least_out[(long long)blockIdx.x * M + m + row] = least[row];
-        for (int s = 0; s < SIGMAS; ++s)
-            sums_out[((long long)blockIdx.x * SIGMAS + s) * M + m + row] = sums[s * TILE_M + row];
-    }
+    state.write(m, M, least, sums);
 }
+
+#else
+
+// Distances that are there already.
+struct Ready {
+    const float* distances;
+
+    __device__ __forceinline__ float of_row(int) const { return 0.0f; }
+    __device__ __forceinline__ float at(int row, int column, float, float norm) const {
+        return norm < INFINITE ? distances[row * core::C_STRIDE + column] : INFINITE;
+    }
+};
+
+__global__ void __launch_bounds__(core::THREADS)
+    parzen_planes(const byte* __restrict__ queries, const double* __restrict__ query_norms,
+                  const byte* __restrict__ samples, const double* __restrict__ sample_norms,
+                  const double* __restrict__ rates, int M, int N, int pitch, float* __restrict__ least,
+                  double* __restrict__ sums) {
+    DYNAMIC_SHARED(memory);
+    static_assert(TILE_BYTES % 8 == 0, "the state behind the tile begins with doubles");
+    State state(memory + TILE_BYTES, rates);
+    float* finished = (float*)memory;
+    int m = blockIdx.y * TILE_M;
+    planes::Matrix a{queries, M, pitch}, b{samples, N, pitch};
+    int tiles = divide_up(N, TILE_N);
+    for (int t = blockIdx.x; t < tiles; t += gridDim.x) {
+        int n = t * TILE_N;
+#if ARITHMETIC == HALVES
+        planes::product(a, b, m, n, (byte*)memory, [&](int row, int column, float sum, float next) {
+            *(float2*)(finished + row * core::C_STRIDE + column) = make_float2(sum, next);
+        });
+        __syncthreads();
+        state.add(OfProducts{finished, query_norms + m, M - m}, sample_norms + n, N - n);
+#else
+        // Products and norms are those of the same bits, so all that the result is rounded by is its own rounding.
+        constexpr double TWICE_A_UNIT = 2.0 / (255.0 * 16777215.0);
+        auto norm = [](const double* norms, int i, int count) { return i < count ? norms[i] : 0.0; };
+        planes::product(a, b, m, n, (byte*)memory, [&](int row, int column, long long sum, long long next) {
+            double of_query = norm(query_norms, m + row, M);
+            double d = of_query + norm(sample_norms, n + column, N) - TWICE_A_UNIT * (double)sum;
+            double d_next = of_query + norm(sample_norms, n + column + 1, N) - TWICE_A_UNIT * (double)next;
+            *(float2*)(finished + row * core::C_STRIDE + column) = make_float2((float)d, (float)d_next);
+        });
+        __syncthreads();
+        state.add(Ready{finished}, sample_norms + n, N - n);
+#endif
+        // The tile's memory is the operands' again.
+        __syncthreads();
+    }
+    __syncthreads();
+    state.write(m, M, least, sums);
+}
+
+#endif
 
 #endif
 

@@ -63,8 +63,8 @@ def raise_flag(v: Array, flag: Array | None) -> None:
     if flag is None:
         return
     with np.errstate(over="ignore", invalid="ignore"):
-        # The sum of squares shows every one of them in the quickest pass over memory there is (BLAS's; a plain sum takes
-        # more than twice as long); as it may overflow by itself, the rest is asked then.
+        # The sum of squares shows every one of them in the quickest pass over memory that there is, BLAS's: a plain sum
+        # takes twice as long. As it may overflow by itself, the rest is asked then.
         if not np.isfinite(np.vdot(v, v)) and not np.isfinite(v).all():
             flag[0] = 1
 

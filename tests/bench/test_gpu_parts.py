@@ -131,9 +131,10 @@ def test_the_parzen_window_on_the_emulator(emulator, context, capsys, monkeypatc
     assert "off by" in capsys.readouterr().out
     with (context.out / "check" / "parzen.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["what"].partition(":")[0] for row in rows] == ["FMA", "split", "tf32", "cuBLAS"]
-    assert all(row["passed"] == "True" for row in rows[:3])
-    assert float(rows[1]["worst error in nats"]) < float(rows[2]["worst error in nats"])
+    names = ["halves", "bytes, 8-bit queries", "split TF32", "FMA", "tf32"]
+    assert [row["what"].partition(":")[0] for row in rows] == [*names, "cuBLAS"]
+    assert all(row["passed"] == "True" for row in rows[:5])
+    assert float(rows[0]["worst error in nats"]) < float(rows[4]["worst error in nats"])
     # An error above what the operation promises is a failure.
     monkeypatch.setattr(parzen, "_WORST_NATS", 1e-9)
     assert parzen.run(context, (40, 70, 50), lambda sequence, rounds: [1e-3] * rounds) == FAILED

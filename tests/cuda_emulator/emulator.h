@@ -77,6 +77,9 @@ struct dim3 {
 struct EmulatedD {
     float d[4];
 };
+struct EmulatedIntegers {
+    int d[4];
+};
 struct EmulatedA {
     unsigned a[4];
 };
@@ -102,6 +105,8 @@ unsigned long long emulator_shuffle(unsigned long long bits, int how, int operan
 unsigned emulator_ballot(unsigned bit, const char* file, int line);
 EmulatedRows emulator_rows(const void* row, const char* file, int line);
 EmulatedD emulator_mma_tf32(EmulatedD d, EmulatedA a, EmulatedB b, const char* file, int line);
+EmulatedD emulator_mma_half(EmulatedD d, EmulatedA a, EmulatedB b, const char* file, int line);
+EmulatedIntegers emulator_mma_bytes(EmulatedIntegers d, EmulatedA a, EmulatedB b, const char* file, int line);
 void emulator_copy(void* shared, const void* global, int bytes, bool valid, const char* file, int line);
 void emulator_copy_commit();
 void emulator_copy_wait(int groups);
@@ -255,6 +260,21 @@ static __forceinline__ unsigned to_tf32(float x) {
     unsigned bits = __float_as_uint(x);
     return (bits & 0x7f800000u) == 0x7f800000u ? bits : (bits + 0x1000u) & ~0x1fffu;
 }
+// As cvt.rn.f16.f32, to nearest and even.
+static __forceinline__ unsigned to_half(float x) {
+    unsigned bits = __float_as_uint(x), sign = bits >> 16 & 0x8000u, rest = bits & 0x7fffffffu;
+    if (rest > 0x7f800000u) return 0x7fffu;
+    if (rest >= 0x477ff000u) return sign | 0x7c00u;
+    // A subnormal is a multiple of 2^-24.
+    if (rest < 0x38800000u) return sign | (unsigned)rint(__uint_as_float(rest) * 16777216.0);
+    return sign | ((rest + 0xfffu + (rest >> 13 & 1u)) >> 13) - (112u << 10);
+}
+static __forceinline__ float of_half(unsigned bits) {
+    unsigned exponent = bits >> 10 & 31u, fraction = bits & 0x3ffu;
+    float x = exponent == 0 ? fraction / 16777216.0f
+                            : __uint_as_float((exponent == 31 ? 255u : exponent + 112u) << 23 | fraction << 13);
+    return bits & 0x8000u ? -x : x;
+}
 static __forceinline__ void load_blocks(unsigned (&blocks)[4], const float* row, EMULATOR_SITE) {
     EmulatedRows rows = emulator_rows(row, file, line);
     for (int i = 0; i < 4; ++i) blocks[i] = rows.at[i][threadIdx.x % 4];
@@ -263,6 +283,19 @@ static __forceinline__ void mma_tf32(float (&d)[4], const unsigned (&a)[4], cons
     EMULATOR_FROM_SM_80
     EmulatedD sum = {{d[0], d[1], d[2], d[3]}};
     sum = emulator_mma_tf32(sum, {{a[0], a[1], a[2], a[3]}}, {{b[0], b[1]}}, file, line);
+    for (int i = 0; i < 4; ++i) d[i] = sum.d[i];
+}
+
+static __forceinline__ void mma_half(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], EMULATOR_SITE) {
+    EMULATOR_FROM_SM_80
+    EmulatedD sum = {{d[0], d[1], d[2], d[3]}};
+    sum = emulator_mma_half(sum, {{a[0], a[1], a[2], a[3]}}, {{b[0], b[1]}}, file, line);
+    for (int i = 0; i < 4; ++i) d[i] = sum.d[i];
+}
+static __forceinline__ void mma_bytes(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], EMULATOR_SITE) {
+    EMULATOR_FROM_SM_80
+    EmulatedIntegers sum = {{d[0], d[1], d[2], d[3]}};
+    sum = emulator_mma_bytes(sum, {{a[0], a[1], a[2], a[3]}}, {{b[0], b[1]}}, file, line);
     for (int i = 0; i < 4; ++i) d[i] = sum.d[i];
 }
 

@@ -72,7 +72,7 @@ static u64 next_hole = ARENA, live_bytes;
 // ---------------------------------------------------------------- blocks and threads
 
 enum Status { RUNNABLE, AT_BARRIER, AT_CLUSTER, AT_WARP, DONE };
-enum WarpKind { WARP_BARRIER, SHUFFLE, BALLOT, ROWS, MMA };
+enum WarpKind { WARP_BARRIER, SHUFFLE, BALLOT, ROWS, MMA_TF32, MMA_HALF, MMA_BYTES };
 
 struct Vector3 {
     u32 x, y, z;
@@ -99,6 +99,7 @@ struct Lane {
     u64 bits;
     int how, operand;
     float d[4];
+    int integers[4];
     u32 a[4], b[2];
     const u32* rows[4];
 };
@@ -656,26 +657,63 @@ static float tf32_of(u32 bits) {
     return x;
 }
 
-static void compute_mma(Lane* lanes) {
-    double A[16][8], B[8][8];
+static float half_of(u32 bits) {
+    u32 exponent = bits >> 10 & 31, fraction = bits & 0x3ff;
+    float x = exponent == 0    ? std::ldexp((float)fraction, -24)
+              : exponent == 31 ? (fraction ? NAN : INFINITY)
+                               : std::ldexp((float)(fraction + 1024), (int)exponent - 25);
+    return bits & 0x8000 ? -x : x;
+}
+
+static float half_at(u32 word, int i) { return half_of(word >> 16 * i & 0xffff); }
+static int byte_at(u32 word, int i) { return word >> 8 * i & 0xff; }
+static float whole(u32 word, int) { return tf32_of(word); }
+
+// A (16 x 8·PER_WORD) and B (8·PER_WORD x 8) out of the lanes' fragments, a word of which holds PER_WORD numbers along K; and
+// their product.
+template <int PER_WORD, class Number, class At>
+static void product_of_fragments(const Lane* lanes, At at, Number (&D)[16][8]) {
+    constexpr int K = 8 * PER_WORD;
+    static Number A[16][K], B[K][8];
     for (int lane = 0; lane < 32; ++lane) {
         int g = lane / 4, t = lane % 4;
-        Lane& l = lanes[lane];
-        A[g][t] = tf32_of(l.a[0]);
-        A[g + 8][t] = tf32_of(l.a[1]);
-        A[g][t + 4] = tf32_of(l.a[2]);
-        A[g + 8][t + 4] = tf32_of(l.a[3]);
-        B[t][g] = tf32_of(l.b[0]);
-        B[t + 4][g] = tf32_of(l.b[1]);
+        const Lane& l = lanes[lane];
+        for (int i = 0; i < PER_WORD; ++i)
+            for (int half = 0; half < 2; ++half) {
+                int k = t * PER_WORD + i + half * (K / 2);
+                A[g][k] = at(l.a[2 * half], i);
+                A[g + 8][k] = at(l.a[2 * half + 1], i);
+                B[k][g] = at(l.b[half], i);
+            }
     }
-    double D[16][8] = {};
     for (int i = 0; i < 16; ++i)
-        for (int k = 0; k < 8; ++k)
+        for (int k = 0; k < K; ++k)
             for (int j = 0; j < 8; ++j) D[i][j] += A[i][k] * B[k][j];
+}
+
+static void compute_mma(Lane* lanes, int kind) {
+    double D[16][8] = {};
+    if (kind == MMA_TF32)
+        product_of_fragments<1>(lanes, whole, D);
+    else
+        product_of_fragments<2>(lanes, half_at, D);
     for (int lane = 0; lane < 32; ++lane) {
         int g = lane / 4, t = lane % 4;
         float* d = lanes[lane].d;
         for (int i = 0; i < 4; ++i) d[i] = truncated((double)d[i] + D[g + i / 2 * 8][2 * t + i % 2]);
+    }
+}
+
+static void compute_mma_of_bytes(Warp& w) {
+    long long D[16][8] = {};
+    product_of_fragments<4>(w.lanes, byte_at, D);
+    for (int lane = 0; lane < 32; ++lane) {
+        int g = lane / 4, t = lane % 4;
+        for (int i = 0; i < 4; ++i) {
+            long long sum = w.lanes[lane].integers[i] + D[g + i / 2 * 8][2 * t + i % 2];
+            if (sum != (int)sum) fail(0, w.file, w.line, "a sum of products of bytes leaves the range of 32-bit integers");
+            w.lanes[lane].integers[i] = (int)sum;
+        }
     }
 }
 
@@ -698,8 +736,10 @@ static void complete(Warp& w, u32 lanes) {
     } else if (w.kind == ROWS) {
         for (u32 i = 0; i < lanes; ++i)
             for (int j = 0; j < 4; ++j) w.lanes[i].rows[j] = (const u32*)w.lanes[8 * j + i / 4].bits;
+    } else if (w.kind == MMA_BYTES) {
+        compute_mma_of_bytes(w);
     } else
-        compute_mma(w.lanes);
+        compute_mma(w.lanes, w.kind);
 }
 
 // Lanes leave what they bring in their slots and meet; the last one does for all what the operation does.
@@ -769,13 +809,31 @@ struct EmulatedA {
 struct EmulatedB {
     u32 b[2];
 };
-EXPORT EmulatedD emulator_mma_tf32(EmulatedD d, EmulatedA a, EmulatedB b, const char* file, int line) {
+struct EmulatedIntegers {
+    int d[4];
+};
+static EmulatedD mma(int kind, EmulatedD d, EmulatedA a, EmulatedB b, const char* file, int line) {
     Lane& lane = warp->lanes[thread % 32];
     memcpy(lane.d, d.d, sizeof d);
     memcpy(lane.a, a.a, sizeof a);
     memcpy(lane.b, b.b, sizeof b);
-    meet(MMA, file, line);
+    meet(kind, file, line);
     memcpy(d.d, lane.d, sizeof d);
+    return d;
+}
+EXPORT EmulatedD emulator_mma_tf32(EmulatedD d, EmulatedA a, EmulatedB b, const char* file, int line) {
+    return mma(MMA_TF32, d, a, b, file, line);
+}
+EXPORT EmulatedD emulator_mma_half(EmulatedD d, EmulatedA a, EmulatedB b, const char* file, int line) {
+    return mma(MMA_HALF, d, a, b, file, line);
+}
+EXPORT EmulatedIntegers emulator_mma_bytes(EmulatedIntegers d, EmulatedA a, EmulatedB b, const char* file, int line) {
+    Lane& lane = warp->lanes[thread % 32];
+    memcpy(lane.integers, d.d, sizeof d);
+    memcpy(lane.a, a.a, sizeof a);
+    memcpy(lane.b, b.b, sizeof b);
+    meet(MMA_BYTES, file, line);
+    memcpy(d.d, lane.integers, sizeof d);
     return d;
 }
 

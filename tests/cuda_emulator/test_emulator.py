@@ -181,6 +181,39 @@ def test_tensor_cores(rng, seed):
     check(runtime.download(d), tf32(a).astype(np.float64) @ tf32(b).astype(np.float64), rtol=1e-5, atol=1e-5)
 
 
+def test_tensor_cores_of_half_precision(rng):
+    a, b = rng.normal(size=(16, 16)).astype(np.float32), rng.normal(size=(8, 16)).astype(np.float32)
+    runtime = EmulatedRuntime()
+    d = runtime.empty((16, 8), np.float32)
+    runtime.launch(Kernel(CORRECT, "half_product", threads=32), (1, 1, 1), (runtime.upload(a), runtime.upload(b), d))
+    wanted = a.astype(np.float16).astype(np.float64) @ b.astype(np.float16).astype(np.float64).T
+    check(runtime.download(d), wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_tensor_cores_of_bytes(rng):
+    a, b = rng.integers(0, 256, (16, 32), dtype=np.uint8), rng.integers(0, 256, (8, 32), dtype=np.uint8)
+    runtime = EmulatedRuntime()
+    d = runtime.empty((16, 8), np.int32)
+    kernel = Kernel(CORRECT, "byte_product", threads=32)
+    operands = runtime.upload(a.view(np.uint32)), runtime.upload(b.view(np.uint32))
+    runtime.launch(kernel, (1, 1, 1), (*operands, np.int32(-7), d))
+    np.testing.assert_array_equal(runtime.download(d), a.astype(np.int32) @ b.astype(np.int32).T - 7)
+    with pytest.raises(EmulatorError, match="leaves the range of 32-bit integers"):
+        runtime.launch(kernel, (1, 1, 1), (*operands, np.int32(2**31 - 5), d))
+
+
+def test_half_precision_is_numpys(rng):
+    edges = [0.0, 65519.9, 65520.0, 2.0**-25, 1.01 * 2.0**-25, 2.0**-14, np.inf, np.nan]
+    x = np.concatenate([np.geomspace(1e-9, 1e6, 3000), edges, rng.normal(size=1000)]).astype(np.float32)
+    x = np.concatenate([x, -x])
+    runtime = EmulatedRuntime()
+    back = runtime.empty(x.shape, np.float32)
+    runtime.launch(Kernel(CORRECT, "halves", threads=64), (1, 1, 1), (runtime.upload(x), back, np.int32(len(x))))
+    with np.errstate(over="ignore"):
+        wanted = x.astype(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(runtime.download(back), wanted)
+
+
 def test_tensor_cores_drop_low_bits_and_truncate(rng):
     a, b = np.zeros((16, 8), np.float32), np.zeros((8, 8), np.float32)
     # Just below the next float above 1: a sum that rounds to the nearest would give it.

@@ -25,9 +25,10 @@ from fastgan.kernels import (
     noise,
     sgd,
 )
-from fastgan.kernels.common import gemm_tile, launcher
+from fastgan.kernels.common import gemm_tile, launcher, planes_tile
 from fastgan.kernels.common.devices import device
 from fastgan.kernels.common.kernel import ARCHITECTURES
+from fastgan.kernels.common.planes_tile import PLANES
 from fastgan.kernels.dropout import Dropout
 from fastgan.kernels.parzen import cupy_raw as parzen_cupy
 from fastgan.trainer import Trainer
@@ -153,6 +154,15 @@ def _launch_the_others(runtime):
         # Once by the product and once by direct differences.
         for sigma in (50.0, 1e-9):
             parzen_cupy.log_density(rows, rows, np.full(10, sigma), None)
+        # And by each arithmetic; in the small tiles too.
+        newest = runtime.architecture == max(ARCHITECTURES)
+        for arithmetic in (gemm_tile.TF32, gemm_tile.SPLIT, *PLANES, gemm_tile.FMA)[: 5 if newest else 4]:
+            if runtime.architecture < planes_tile.FROM:
+                break
+            for size in (2000, 40) if newest else (2000,):
+                some, means = array(size, 784, dtype=dtype), array(784, dtype=np.float64)
+                rows = [parzen_cupy.rows_of(some, arithmetic, means, 1.0, are_samples=which) for which in (False, True)]
+                parzen_cupy.by_product(*rows, np.ones(10))
 
 
 def _launch_convolutions(architecture):
@@ -207,8 +217,8 @@ def table(compiled):
     for kernel, architecture, found in compiled:
         of = dict(kernel.defines)
         tiled = "TILE_M" in of
-        tile = f"{of['TILE_M']} x {of['TILE_N']} x {of['TILE_K']}" if tiled else ""
-        arithmetic = ("FMA", "TF32", "split")[of["ARITHMETIC"]] if tiled else ""
+        tile = f"{of['TILE_M']} x {of['TILE_N']}" + (f" x {of['TILE_K']}" if "TILE_K" in of else "") if tiled else ""
+        arithmetic = ("FMA", "TF32", "split", "halves", "bytes")[of["ARITHMETIC"]] if tiled else ""
         lines.append(
             f"| `{kernel.name}` | {architecture} | {tile} | {arithmetic} | {of.get('SPLITS', '')} | {found.registers} "
             f"| {found.stack} | {found.spills} | {kernel.shared_bytes} |"

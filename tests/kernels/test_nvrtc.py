@@ -10,7 +10,7 @@ from tests.kernels import every_kernel, nvrtc
 
 # The training step's and the Parzen pass's own; the others run once, or for extreme arguments.
 HOT = re.compile(
-    r"(linear|conv)_((maxout|transpose)_)?(forward|backward)|max_pool|gan_loss|gather_rows|noise_uniform|parzen_product"
+    r"(linear|conv)_((maxout|transpose)_)?(forward|backward)|max_pool|gan_loss|gather_rows|noise_uniform|parzen_(product|planes)"
 )
 
 

@@ -77,6 +77,33 @@ __global__ void tensor_product_once(const float* a, const float* b, float* d) {
     for (int i = 0; i < 4; ++i) d[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = sums[i];
 }
 
+// d (16 x 8) = a (16 x 16) · b (16 x 8) in half precision; b as it comes, K along its rows: (8 x 16).
+__global__ void half_product(const float* a, const float* b, float* d) {
+    int g = threadIdx.x / 4, t = threadIdx.x % 4;
+    auto two = [](const float* at) { return to_half(at[0]) | to_half(at[1]) << 16; };
+    float sums[4] = {};
+    unsigned fa[4], fb[2];
+    for (int e = 0; e < 4; ++e) fa[e] = two(a + (g + e % 2 * 8) * 16 + 2 * t + e / 2 * 8);
+    for (int e = 0; e < 2; ++e) fb[e] = two(b + g * 16 + 2 * t + e * 8);
+    mma_half(sums, fa, fb);
+    for (int i = 0; i < 4; ++i) d[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = sums[i];
+}
+
+// d (16 x 8) = begin + a (16 x 32) · b (32 x 8) of bytes, K along b's rows: (8 x 32).
+__global__ void byte_product(const unsigned* a, const unsigned* b, int begin, int* d) {
+    int g = threadIdx.x / 4, t = threadIdx.x % 4;
+    int sums[4] = {begin, begin, begin, begin};
+    unsigned fa[4], fb[2];
+    for (int e = 0; e < 4; ++e) fa[e] = a[(g + e % 2 * 8) * 8 + t + e / 2 * 4];
+    for (int e = 0; e < 2; ++e) fb[e] = b[g * 8 + t + e * 4];
+    mma_bytes(sums, fa, fb);
+    for (int i = 0; i < 4; ++i) d[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = sums[i];
+}
+
+__global__ void halves(const float* x, float* back, int n) {
+    for (int i = threadIdx.x; i < n; i += blockDim.x) back[i] = of_half(to_half(x[i]));
+}
+
 // out[j] = sum over the cluster's blocks of x[rank, j]: each block sums its share over distributed shared memory.
 template <int SIZE>
 __global__ void CLUSTER_OF(SIZE) cluster_sum(const float* x, float* out, int n) {
