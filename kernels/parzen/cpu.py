@@ -35,7 +35,7 @@ _EPS = float(np.finfo(np.float32).eps)
 # D, but 24 where all rows are plain grey: equal terms round the same way each time. So it is measured too, on a block
 # of pairs, and the greater of the two is believed, with room.
 _ERROR_FACTOR = 3.0
-_PROBED_ROWS, _PROBED_NUMBERS = 128, 1 << 21
+PROBED_ROWS, PROBED_NUMBERS = 128, 1 << 21
 _ROOM = 3.0
 # Terms below e^-40 of the greatest are left out of an exact sum: a million of them are 4e-12 nats.
 _LEAST_LOG_TERM = 40.0
@@ -136,7 +136,7 @@ def _greatest_norm(rows_ND: Array, mean_D: NDArray[np.float64]) -> float:
 
 def _spread(rows: Array) -> Array:
     """Give some rows from all over the array."""
-    count = max(8, min(_PROBED_ROWS, _PROBED_NUMBERS // rows.shape[1]))
+    count = max(8, min(PROBED_ROWS, PROBED_NUMBERS // rows.shape[1]))
     return np.ascontiguousarray(rows[:: -(-len(rows) // count)])
 
 

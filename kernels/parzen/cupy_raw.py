@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -20,7 +21,7 @@ from fastgan.kernels.common.gemm_tile import FMA, Operand
 from fastgan.kernels.common.kernel import Kernel
 from fastgan.kernels.common.launcher import launch, runtime
 from fastgan.kernels.common.planes_tile import BYTES, HALVES, PLANES
-from fastgan.kernels.parzen.cpu import LOG2_E, MAX_ERROR, product_error
+from fastgan.kernels.parzen.cpu import LOG2_E, MAX_ERROR, PROBED_NUMBERS, PROBED_ROWS, product_error
 
 _SOURCE: Final = "parzen/parzen.cu"
 _TYPES: Final = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
@@ -29,8 +30,6 @@ _ROWS: Final = Operand(k_fast=True, plain=True)
 _SIGMAS_A_PASS: Final = 16
 _QUERIES_A_PASS: Final = 1 << 15
 _MAX_SHARDS: Final = 64
-# The rows that the product's error is measured on.
-_PROBED_ROWS: Final = 128
 
 
 # Halves hold a rest as well as a number if the numbers are large: norms of some thousands, and no number beyond 65,504.
@@ -73,14 +72,14 @@ def log_density(
     """Fill (S, M), some tens of thousands of queries at a time; arrays of the host are brought to the device."""
     there = runtime()
     (M, D), N, S = queries_MD.shape, len(samples_ND), len(sigmas_S)
-    given = queries_MD, samples_ND
-    queries_MD, samples_ND = (there.upload(array) if isinstance(array, np.ndarray) else array for array in given)
+    queries_MD, samples_ND = (
+        there.upload(array) if isinstance(array, np.ndarray) else array for array in (queries_MD, samples_ND)
+    )
     means_D = there.empty((D,), np.float64)
     launch(
         Kernel(_SOURCE, f"parzen_means<{_TYPES[samples_ND.dtype]}>", shared_bytes=8 * 256), (-(-D // 32), 1, 1),
         rows=samples_ND, N=np.int64(N), D=np.int32(D), means=means_D,
     )  # fmt: skip
-    mean_D = there.download(means_D)
     # Extreme data and sigmas overflow to infinity, or NaN, in these few numbers: which then mean "not fast".
     with np.errstate(all="ignore"):
         greatest = sum(
@@ -89,21 +88,28 @@ def log_density(
         )
         usable = np.isfinite(greatest) and M > 0
         scale = float(2.0 ** -np.round(0.5 * np.log2(greatest))) if usable and greatest > 0 else 1.0
-        error = np.inf
-        if usable:
-            error = product_error(_spread(given[0]), _spread(given[1]), mean_D, scale, greatest * scale * scale)
-        rates_S = 0.5 * LOG2_E * (1.0 / (sigmas_S * scale)) ** 2
-        # Written so that NaN is not fast either.
-        fast_S = error * rates_S / LOG2_E <= MAX_ERROR
     constants_S = np.log(N) + D * np.log(sigmas_S * np.sqrt(2.0 * np.pi))
 
     chosen = arithmetic(there.architecture)
-    # What takes which sigmas, the best first; the last are direct differences.
-    ways = (
-        (BYTES, _bytes_error(D, greatest) / (2 * sigmas_S**2) <= MAX_ERROR if chosen == HALVES else np.zeros(S, bool)),
-        (chosen, fast_S),
-        (None, np.ones(S, bool)),
-    )
+
+    # A way's error over 2 σ² is that in nats. Written so that NaN, of an error or a σ² beyond all numbers, is not fast.
+    def fits_bytes() -> NDArray[np.bool_]:
+        fits: NDArray[np.bool_] = _bytes_error(D, greatest) / (2 * sigmas_S**2) <= MAX_ERROR
+        return fits & (chosen == HALVES)
+
+    # The host measures this one: only where it is asked for.
+    @cache
+    def fits_product() -> NDArray[np.bool_]:
+        with np.errstate(all="ignore"):
+            error = np.inf
+            if usable:
+                some = _spread(queries_MD), _spread(samples_ND)
+                error = product_error(*some, there.download(means_D), scale, greatest * scale * scale)
+            fits: NDArray[np.bool_] = 0.5 * error * (1.0 / (sigmas_S * scale)) ** 2 <= MAX_ERROR
+        return fits
+
+    # What takes which sigmas, the best first; what is left is for direct differences.
+    ways = ((BYTES, fits_bytes), (chosen, fits_product), (None, lambda: np.ones(S, bool)))
     # The samples as the ways take them, made when they are first asked for.
     samples_by: dict[int, Rows | None] = {}
 
@@ -119,8 +125,8 @@ def log_density(
         some_MD = queries_MD[m : m + _QUERIES_A_PASS]
         out = there.empty((S, len(some_MD)), np.float64)
         left_S = np.ones(S, bool)
-        for one, takes_S in ways:
-            places = np.flatnonzero(left_S & takes_S)
+        for one, fits in ways:
+            places = np.flatnonzero(left_S & fits()) if left_S.any() else np.empty(0, np.intp)
             rows = rows_for(one, some_MD) if one is not None and len(places) else None
             if one is not None and rows is None:
                 continue
@@ -152,10 +158,13 @@ def _bytes_error(D: int, greatest: float) -> float:
 
 def _spread(rows: Array) -> Array:
     """Give some rows from all over the array, on the host."""
-    step = -(-len(rows) // _PROBED_ROWS)
-    if isinstance(rows, np.ndarray):
-        return np.ascontiguousarray(rows[::step])
-    return np.concatenate([runtime().download(rows[n : n + 1]) for n in range(0, len(rows), step)])
+    there = runtime()
+    N, D = rows.shape
+    step = -(-N // max(8, min(PROBED_ROWS, PROBED_NUMBERS // D)))
+    some = there.empty((-(-N // step), D), rows.dtype)
+    name = f"parzen_spread<{_TYPES[rows.dtype]}>"
+    launch(Kernel(_SOURCE, name), (len(some), 1, 1), rows=rows, D=np.int32(D), step=np.int32(step), some=some)
+    return there.download(some)
 
 
 def _norms(rows: Array, means_D: Array, scale: float, centred: Array | None) -> Array:

@@ -323,7 +323,7 @@ def test_memory_is_the_tiles_and_the_outputs(sigmas):
 
 def test_wide_rows_take_smaller_tiles(rng, monkeypatch):
     monkeypatch.setattr("fastgan.kernels.parzen.cpu._NUMBERS_A_TILE", 1 << 17)
-    monkeypatch.setattr("fastgan.kernels.parzen.cpu._PROBED_NUMBERS", 1 << 15)
+    monkeypatch.setattr("fastgan.kernels.parzen.cpu.PROBED_NUMBERS", 1 << 15)
     queries, samples = rng.random((150, 2000), dtype=np.float32), rng.random((300, 2000), dtype=np.float32)
     tracemalloc.start()
     found = compute("cpu", queries, samples, [1.0, 0.01])
