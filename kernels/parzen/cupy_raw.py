@@ -135,7 +135,7 @@ def log_density(
                 some = places[first : first + _SIGMAS_A_PASS]
                 precisions = 0.5 / (sigmas_S[some] * (1.0 if rows is None else rows[1].scale)) ** 2
                 if rows is None:
-                    parts = _directly(some_MD, samples_ND, precisions)
+                    parts = directly(some_MD, samples_ND, precisions)
                 else:
                     parts = by_product(*rows, precisions * LOG2_E)
                 merge(*parts, precisions, constants_S[some], some, out)
@@ -231,7 +231,7 @@ def by_product(queries: Rows, samples: Rows, rates: NDArray[np.float64]) -> tupl
     return least, sums
 
 
-def _directly(queries_MD: Array, samples_ND: Array, precisions: NDArray[np.float64]) -> tuple[Array, Array]:
+def directly(queries_MD: Array, samples_ND: Array, precisions: NDArray[np.float64]) -> tuple[Array, Array]:
     """Give each shard's least distances and sums, of direct differences in float64."""
     there = runtime()
     (M, D), N, S = queries_MD.shape, len(samples_ND), len(precisions)
