@@ -37,14 +37,27 @@ prange = numba.prange
 _settings: Any = numba.config
 
 
+# How often a thread looks out for the next loop before it sleeps. By default it looks for milliseconds: where other
+# work keeps a core busy it holds the very core that the thread it waits for needs, and a training step took more than
+# ten times as long. So few looks cost a step on a quiet machine nothing that shows.
+_SPINS = "GOMP_SPINCOUNT"
+
+
 def _choose_threading_layer() -> str:
     if _settings.THREADING_LAYER == "default":
+        # GNU's OpenMP reads it when it is loaded; it is taken back as it is not meant for anybody else's.
+        sets_spins = not {_SPINS, "OMP_WAIT_POLICY"} & os.environ.keys()
+        if sets_spins:
+            os.environ[_SPINS] = "3000"
         try:
             importlib.import_module("numba.np.ufunc.omppool")
         except ImportError:
             _settings.THREADING_LAYER = "workqueue"
         else:
             _settings.THREADING_LAYER = "omp"
+        finally:
+            if sets_spins:
+                del os.environ[_SPINS]
     return str(_settings.THREADING_LAYER)
 
 
