@@ -1,5 +1,8 @@
 """The compiled loops of the backend cpu: their cache, their threads."""
 
+import os
+import subprocess
+import sys
 import threading
 import warnings
 
@@ -129,3 +132,28 @@ def test_loops_may_be_called_from_several_threads():
     for results in found.values():
         assert all((a == b).all() for a, b in zip(results, expected, strict=True))
     assert len(found) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [({}, "3000 None"), ({"GOMP_SPINCOUNT": "7"}, "7 7"), ({"OMP_WAIT_POLICY": "active"}, "None None")],
+    ids=["by default", "asked for", "another policy"],
+)
+def test_threads_that_wait_look_out_for_a_short_while_only(given, seen):
+    # GNU's OpenMP reads the variable as it is loaded, and other libraries' must not be changed by it.
+    program = (
+        "import importlib, os\n"
+        "real, name = importlib.import_module, 'GOMP_SPINCOUNT'\n"
+        "def watched(module):\n"
+        "    if module.endswith('omppool'):\n"
+        "        print(os.environ.get(name), end=' ')\n"
+        "    return real(module)\n"
+        "importlib.import_module = watched\n"
+        "from fastgan.kernels.common import loops\n"
+        "print(os.environ.get(name))\n"
+    )
+    others = {name: value for name, value in os.environ.items() if name not in {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={**others, **given}
+    )
+    assert done.stdout.strip() == seen
