@@ -181,3 +181,6 @@ __device__ __forceinline__ bool is_finite(double x) { return x - x == 0.0; }
 __device__ __forceinline__ bool is_finite(float x) { return x - x == 0.0f; }
 __device__ __forceinline__ int divide_up(int a, int b) { return (a + b - 1) / b; }
 __device__ __forceinline__ int minimum(int a, int b) { return a < b ? a : b; }
+
+// The least stride of rows of n words that is an odd multiple of 8: four rows then lie in four different octets of banks.
+__device__ constexpr int across_stride(int n) { return (n + 7) / 8 % 2 ? (n + 7) / 8 * 8 : (n + 7) / 8 * 8 + 8; }

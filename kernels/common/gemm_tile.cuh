@@ -22,8 +22,6 @@ namespace tile {
 
 constexpr int THREADS = WARPS_M * WARPS_N * 32;
 
-// The least stride of rows of n words that is an odd multiple of 8: four rows then lie in four different octets of banks.
-__device__ constexpr int across_stride(int n) { return (n + 7) / 8 % 2 ? (n + 7) / 8 * 8 : (n + 7) / 8 * 8 + 8; }
 // An odd multiple of 4 (TILE_K is a multiple of 8): eight rows' quads then lie in eight different quads of banks.
 constexpr int ALONG_STRIDE = TILE_K + 4;
 constexpr int C_STRIDE = across_stride(TILE_N);

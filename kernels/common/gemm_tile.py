@@ -156,7 +156,7 @@ def _divide_up(a: int, b: int) -> int:
 
 
 def across_stride(n: int) -> int:
-    """As in ``gemm_tile.cuh``: the least odd multiple of 8 from n on."""
+    """As in ``device.cuh``: the least odd multiple of 8 from n on."""
     octets = -(-n // 8)
     return 8 * octets if octets % 2 else 8 * octets + 8
 

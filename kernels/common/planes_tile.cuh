@@ -26,13 +26,24 @@ constexpr int IN_A = ARITHMETIC == HALVES ? 2 : 1, IN_B = ARITHMETIC == HALVES ?
 constexpr int DEPTH = 64, STRIDE = DEPTH + 16;
 constexpr int WARP_M = TILE_M / WARPS_M, WARP_N = TILE_N / WARPS_N, T_M = WARP_M / 16, T_N = WARP_N / 8;
 static_assert(T_M * 16 * WARPS_M == TILE_M && T_N * 8 * WARPS_N == TILE_N, "16 x 8 must divide a warp's tile");
-// Of the finished tile in float32: an odd multiple of 8, so that four rows lie in four different octets of banks.
-constexpr int C_STRIDE = TILE_N / 8 % 2 ? TILE_N : TILE_N + 8;
+// Of the finished tile in float32.
+constexpr int C_STRIDE = across_stride(TILE_N);
 
 struct Matrix {
     const byte* data;
     int rows, pitch;
 };
+
+// Calls f(i, j, e) for a thread's elements of its warp's part of the tile.
+template <class F>
+__device__ __forceinline__ void each_element(F f) {
+#pragma unroll
+    for (int i = 0; i < T_M; ++i)
+#pragma unroll
+        for (int j = 0; j < T_N; ++j)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) f(i, j, e);
+}
 
 // A warp's part of the tile in HALVES.
 struct Halves {
@@ -40,12 +51,7 @@ struct Halves {
     float c[T_M][T_N][4], part[T_M][T_N][4];
 
     __device__ __forceinline__ void clear() {
-#pragma unroll
-        for (int i = 0; i < T_M; ++i)
-#pragma unroll
-            for (int j = 0; j < T_N; ++j)
-#pragma unroll
-                for (int e = 0; e < 4; ++e) c[i][j][e] = part[i][j][e] = 0.0f;
+        each_element([&](int i, int j, int e) { c[i][j][e] = part[i][j][e] = 0.0f; });
     }
     __device__ __forceinline__ void multiply(int i, const unsigned (&a)[IN_A][4], const unsigned (&b)[IN_B][T_N][2]) {
         // The small ones first.
@@ -57,15 +63,10 @@ struct Halves {
         for (int j = 0; j < T_N; ++j) mma_half(part[i][j], a[0], b[0][j]);
     }
     __device__ __forceinline__ void promote() {
-#pragma unroll
-        for (int i = 0; i < T_M; ++i)
-#pragma unroll
-            for (int j = 0; j < T_N; ++j)
-#pragma unroll
-                for (int e = 0; e < 4; ++e) {
-                    c[i][j][e] += part[i][j][e];
-                    part[i][j][e] = 0.0f;
-                }
+        each_element([&](int i, int j, int e) {
+            c[i][j][e] += part[i][j][e];
+            part[i][j][e] = 0.0f;
+        });
     }
     __device__ __forceinline__ float sum(int i, int j, int e) const { return c[i][j][e]; }
 };
@@ -76,13 +77,7 @@ struct Bytes {
 
     __device__ __forceinline__ void clear() {
 #pragma unroll
-        for (int p = 0; p < IN_B; ++p)
-#pragma unroll
-            for (int i = 0; i < T_M; ++i)
-#pragma unroll
-                for (int j = 0; j < T_N; ++j)
-#pragma unroll
-                    for (int e = 0; e < 4; ++e) c[p][i][j][e] = 0;
+        for (int p = 0; p < IN_B; ++p) each_element([&](int i, int j, int e) { c[p][i][j][e] = 0; });
     }
     __device__ __forceinline__ void multiply(int i, const unsigned (&a)[IN_A][4], const unsigned (&b)[IN_B][T_N][2]) {
 #pragma unroll

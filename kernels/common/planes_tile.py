@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from fastgan.kernels.common.gemm_tile import Shape
+from fastgan.kernels.common.gemm_tile import Shape, across_stride
 from fastgan.kernels.common.kernel import Kernel
 from fastgan.kernels.common.launcher import runtime
 
@@ -39,8 +39,7 @@ class PlanesTiling:
     def tile_bytes(self) -> int:
         """A block's shared memory: its slots, or the finished tile in float32."""
         s, (in_a, in_b) = self.shape, PLANES[self.arithmetic]
-        stride = s.n if s.n // 8 % 2 else s.n + 8
-        return max(s.stages * (in_a * s.m + in_b * s.n) * _STRIDE, s.m * stride * 4)
+        return max(s.stages * (in_a * s.m + in_b * s.n) * _STRIDE, s.m * across_stride(s.n) * 4)
 
     def kernel(self, source: str, name: str, *, extra_bytes: int = 0, **defines: int) -> Kernel:
         """Describe a kernel over this tiling, with so many bytes of shared memory behind the tile's."""

@@ -98,8 +98,10 @@ struct Fiber {
 struct Lane {
     u64 bits;
     int how, operand;
-    float d[4];
-    int integers[4];
+    union {
+        float d[4];
+        int integers[4];
+    };
     u32 a[4], b[2];
     const u32* rows[4];
 };
@@ -812,7 +814,8 @@ struct EmulatedB {
 struct EmulatedIntegers {
     int d[4];
 };
-static EmulatedD mma(int kind, EmulatedD d, EmulatedA a, EmulatedB b, const char* file, int line) {
+template <class D>
+static D mma(int kind, D d, EmulatedA a, EmulatedB b, const char* file, int line) {
     Lane& lane = warp->lanes[thread % 32];
     memcpy(lane.d, d.d, sizeof d);
     memcpy(lane.a, a.a, sizeof a);
@@ -828,13 +831,7 @@ EXPORT EmulatedD emulator_mma_half(EmulatedD d, EmulatedA a, EmulatedB b, const 
     return mma(MMA_HALF, d, a, b, file, line);
 }
 EXPORT EmulatedIntegers emulator_mma_bytes(EmulatedIntegers d, EmulatedA a, EmulatedB b, const char* file, int line) {
-    Lane& lane = warp->lanes[thread % 32];
-    memcpy(lane.integers, d.d, sizeof d);
-    memcpy(lane.a, a.a, sizeof a);
-    memcpy(lane.b, b.b, sizeof b);
-    meet(MMA_BYTES, file, line);
-    memcpy(d.d, lane.integers, sizeof d);
-    return d;
+    return mma(MMA_BYTES, d, a, b, file, line);
 }
 
 EXPORT void emulator_copy(void* to, const void* from, int bytes, bool valid, const char* file, int line) {
