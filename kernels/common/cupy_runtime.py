@@ -173,7 +173,8 @@ class CupyRuntime:
                     f"The kernel {kernel.name} of {kernel.source} cannot be compiled or loaded: {one_line(error)}"
                 ) from error
             if kernel.shared_bytes > 48 * 1024:
-                function.max_dynamic_shared_size_bytes = kernel.shared_bytes
+                # All there is: CuPy gives the same function to kernels that differ in no more than this size.
+                function.max_dynamic_shared_size_bytes = self.max_shared_bytes
             self._functions[kernel] = function
         return function
 

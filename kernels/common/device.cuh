@@ -13,7 +13,7 @@ typedef unsigned long long word64;
 #include "emulator.h"
 #else
 
-#define DYNAMIC_SHARED(name) extern __shared__ __align__(16) char name[]
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(1024) char name[]
 #define CLUSTER_OF(size) __cluster_dims__(1, 1, size)
 
 __device__ __forceinline__ unsigned shared_address(const void* pointer) {
@@ -114,6 +114,107 @@ __device__ __forceinline__ void mma_bytes(int (&d)[4], const unsigned (&a)[4], c
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+// --- warpgroups: four warps that multiply together, sm_90a ---
+
+// Describes to the tensor cores rows of 64 bytes, swizzled (swizzled_64) and the first aligned to 512; 32 bytes further along
+// K are 2 more.
+__device__ __forceinline__ word64 shared_matrix(const void* shared) {
+    constexpr word64 EIGHT_ROWS = 512 / 16, OF_64_BYTES = 2;
+    return (shared_address(shared) >> 4 & 0x3fffu) | 1ull << 16 | EIGHT_ROWS << 32 | OF_64_BYTES << 62;
+}
+
+#define SIXTEEN_OF(constraint, d, i)                                                                            \
+    constraint(d[i]), constraint(d[i + 1]), constraint(d[i + 2]), constraint(d[i + 3]), constraint(d[i + 4]),   \
+        constraint(d[i + 5]), constraint(d[i + 6]), constraint(d[i + 7]), constraint(d[i + 8]),                 \
+        constraint(d[i + 9]), constraint(d[i + 10]), constraint(d[i + 11]), constraint(d[i + 12]),              \
+        constraint(d[i + 13]), constraint(d[i + 14]), constraint(d[i + 15])
+#define SIXTY_FOUR_OF(constraint, d) \
+    SIXTEEN_OF(constraint, d, 0), SIXTEEN_OF(constraint, d, 16), SIXTEEN_OF(constraint, d, 32), SIXTEEN_OF(constraint, d, 48)
+#define OPERANDS_0_TO_63                                                          \
+    "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20," \
+    "%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,"    \
+    "%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,"    \
+    "%57,%58,%59,%60,%61,%62,%63}"
+
+// Before a warpgroup's first multiplication into registers that it wrote or read otherwise.
+__device__ __forceinline__ void warpgroup_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+
+// d (64 x 128) = a (64 x 16) · b (16 x 128) of half precision, or, of unsigned bytes in integers that must not overflow,
+// a (64 x 32) · b (32 x 128); added to d where `adds`. a's rows and b's columns are rows in shared memory, as shared_matrix
+// describes them. With g = lane / 4 and t = lane % 4, d[4 j + e] of warp w is (16 w + g + e / 2 * 8, 8 j + 2 t + e % 2).
+// It is under way until warpgroup_wait.
+__device__ __forceinline__ void warpgroup_multiply_half(float (&d)[64], word64 a, word64 b, bool adds) {
+    asm volatile("{.reg .pred adds; setp.ne.b32 adds, %66, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 " OPERANDS_0_TO_63 ", %64, %65, adds, 1, 1, 0, 0;}"
+                 : SIXTY_FOUR_OF("+f", d)
+                 : "l"(a), "l"(b), "r"((int)adds));
+}
+__device__ __forceinline__ void warpgroup_multiply_bytes(int (&d)[64], word64 a, word64 b, bool adds) {
+    asm volatile("{.reg .pred adds; setp.ne.b32 adds, %66, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k32.s32.u8.u8 " OPERANDS_0_TO_63 ", %64, %65, adds;}"
+                 : SIXTY_FOUR_OF("+r", d)
+                 : "l"(a), "l"(b), "r"((int)adds));
+}
+
+// Closes a group of the warpgroup's multiplications.
+__device__ __forceinline__ void warpgroup_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+
+// Waits until all that this warpgroup multiplies is done; named are the registers, so that nothing uses them before.
+__device__ __forceinline__ void warpgroup_wait(float (&d)[64]) {
+    asm volatile("wgmma.wait_group.sync.aligned 0;" : SIXTY_FOUR_OF("+f", d)::"memory");
+}
+__device__ __forceinline__ void warpgroup_wait(int (&d)[64]) {
+    asm volatile("wgmma.wait_group.sync.aligned 0;" : SIXTY_FOUR_OF("+r", d)::"memory");
+}
+
+// Gives registers of this warpgroup's threads back, or takes them, to have so many.
+template <int REGISTERS>
+__device__ __forceinline__ void give_registers() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS));
+}
+template <int REGISTERS>
+__device__ __forceinline__ void take_registers() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS));
+}
+
+// --- mbarriers: words of shared memory that count arrivals, and the bytes of copies, sm_90 on ---
+
+// By one thread, for so many arrivals a phase; a barrier of the block must come before anybody uses it.
+__device__ __forceinline__ void mbarrier_init(word64* mbarrier, int count) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\nfence.mbarrier_init.release.cluster;" ::"r"(
+                     shared_address(mbarrier)),
+                 "r"(count)
+                 : "memory");
+}
+
+// What this thread has read or written before is past for those who wait for the phase.
+__device__ __forceinline__ void mbarrier_arrive(word64* mbarrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(mbarrier)) : "memory");
+}
+
+// The same of a thread that starts copies of so many bytes: the phase ends when they are there too.
+__device__ __forceinline__ void mbarrier_arrive_expecting(word64* mbarrier, int bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(mbarrier)), "r"(bytes)
+                 : "memory");
+}
+
+// Waits until the phase of that parity, of 0, 1, 2 …, has ended; the phase before the first counts as one that has.
+__device__ __forceinline__ void mbarrier_wait(word64* mbarrier, unsigned parity) {
+    asm volatile("{.reg .pred over;\n"
+                 "again: mbarrier.try_wait.parity.shared::cta.b64 over, [%0], %1;\n"
+                 "@over bra done;\nbra again;\ndone:}" ::"r"(shared_address(mbarrier)),
+                 "r"(parity)
+                 : "memory");
+}
+
+// Copies a multiple of 16 bytes, both ends aligned to 16, that an mbarrier expects.
+__device__ __forceinline__ void copy_bulk(void* shared, const void* global, int bytes, word64* mbarrier) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                     shared_address(shared)),
+                 "l"(global), "r"(bytes), "r"(shared_address(mbarrier))
+                 : "memory");
+}
+
 // --- a cluster of blocks along z, sm_90 on ---
 
 __device__ __forceinline__ unsigned cluster_rank() {
@@ -181,6 +282,10 @@ __device__ __forceinline__ bool is_finite(double x) { return x - x == 0.0; }
 __device__ __forceinline__ bool is_finite(float x) { return x - x == 0.0f; }
 __device__ __forceinline__ int divide_up(int a, int b) { return (a + b - 1) / b; }
 __device__ __forceinline__ int minimum(int a, int b) { return a < b ? a : b; }
+
+// Rows of 64 bytes in shared memory whose four sixteens change places in this way, eight rows being aligned to 512 bytes, are
+// read by tensor cores, or by ldmatrix, without bank conflicts.
+__device__ constexpr int swizzled_64(int row, int sixteen) { return sixteen ^ row / 2 % 4; }
 
 // The least stride of rows of n words that is an odd multiple of 8: four rows then lie in four different octets of banks.
 __device__ constexpr int across_stride(int n) { return (n + 7) / 8 % 2 ? (n + 7) / 8 * 8 : (n + 7) / 8 * 8 + 8; }

@@ -37,6 +37,8 @@ class Kernel:
         Dynamic shared memory of a block.
     cluster : int
         Blocks of a cluster along z; above 1 it needs sm_90.
+    architecture : str
+        What it is compiled for, where that is not the device's own: ``sm_90a`` for what only Hopper has.
     """
 
     source: str
@@ -45,11 +47,13 @@ class Kernel:
     threads: int = 256
     shared_bytes: int = 0
     cluster: int = 1
+    architecture: str = ""
 
     @property
     def options(self) -> tuple[str, ...]:
-        """What the compiler is given besides the architecture."""
-        return (*OPTIONS, *(f"-D{name}={value}" for name, value in self.defines))
+        """What the compiler is given besides the device's architecture; sm_90a comes before that and wins."""
+        own = (f"-arch={self.architecture}",) if self.architecture else ()
+        return (*OPTIONS, *own, *(f"-D{name}={value}" for name, value in self.defines))
 
 
 @cache

@@ -1,38 +1,25 @@
-// A tile of a matrix product whose operands lie in planes of half-precision numbers, or of bytes, for tensor cores.
+// A tile of a matrix product of planes (planes.cuh) for tensor cores, sm_80 on.
 //
 //   C[m][n] = Σ_k A[m][k] · B[n][k], K along the rows of both
 //
-// An operand is (planes, rows, pitch) bytes, the pitch a multiple of 64; what is beyond the numbers is 0. An ldmatrix and
-// a tensor core's step take 32 bytes along K, 16 halves or 32 bytes, in the same places, so one loop serves both:
-//   HALVES  A and B have two planes each, a number and what rounding it to half precision has left over. Three products,
-//           added up outside the tensor cores every 64 of K, as those truncate: float32's error.
-//   BYTES   A has one plane of digits and B three, of numbers with 24 bits, the highest first. Three products, each of whose
-//           sums is a 32-bit integer and exact where K is at most 33,025.
+// An ldmatrix and a tensor core's step take 32 bytes along K, 16 halves or 32 bytes, in the same places, so one loop serves
+// both:
+//   HALVES  three products, added up outside the tensor cores every 64 of K, as those truncate: float32's error
+//   BYTES   three products, each of whose sums is a 32-bit integer and exact where K is at most 33,025
 //
 // The defines are chosen in planes_tile.py.
 
 #pragma once
-#include "device.cuh"
-
-#define HALVES 3
-#define BYTES 4
+#include "planes.cuh"
 
 namespace planes {
 
 constexpr int THREADS = WARPS_M * WARPS_N * 32;
 constexpr int IN_A = ARITHMETIC == HALVES ? 2 : 1, IN_B = ARITHMETIC == HALVES ? 2 : 3;
-// Bytes of a row that are in shared memory at a time; an odd multiple of 16 apart, so that eight rows' sixteens lie in
-// eight different quads of banks.
-constexpr int DEPTH = 64, STRIDE = DEPTH + 16;
 constexpr int WARP_M = TILE_M / WARPS_M, WARP_N = TILE_N / WARPS_N, T_M = WARP_M / 16, T_N = WARP_N / 8;
 static_assert(T_M * 16 * WARPS_M == TILE_M && T_N * 8 * WARPS_N == TILE_N, "16 x 8 must divide a warp's tile");
 // Of the finished tile in float32.
 constexpr int C_STRIDE = across_stride(TILE_N);
-
-struct Matrix {
-    const byte* data;
-    int rows, pitch;
-};
 
 // Calls f(i, j, e) for a thread's elements of its warp's part of the tile.
 template <class F>
@@ -101,28 +88,32 @@ struct Choice<false> {
 };
 typedef Choice<ARITHMETIC == HALVES>::Sums Sums;
 
-// Copies X rows, from x on, of every plane of an operand, DEPTH bytes of each.
+// Copies X rows, from x on, of a chunk of every plane of an operand.
 template <int IN, int X>
-__device__ __forceinline__ void copy(const Matrix& matrix, byte* slot, int x, int k) {
-    constexpr int SIXTEENS = IN * X * (DEPTH / 16);
+__device__ __forceinline__ void copy(const Matrix& matrix, byte* slot, int x, int chunk) {
+    constexpr int SIXTEENS = IN * X * (CHUNK / 16);
 #pragma unroll
     for (int i = 0; i < (SIXTEENS + THREADS - 1) / THREADS; ++i) {
         int q = (int)threadIdx.x + i * THREADS;
         if (SIXTEENS % THREADS == 0 || q < SIXTEENS) {
-            int row = q / (DEPTH / 16), column = q % (DEPTH / 16) * 16;
-            int plane = row / X, in_plane = x + row % X;
+            int row = q / (CHUNK / 16), in_plane = x + row % X;
             bool inside = in_plane < matrix.rows;
-            const byte* at = matrix.data + ((long long)plane * matrix.rows + in_plane) * matrix.pitch + k + column;
-            copy_async_16(slot + row * STRIDE + column, inside ? at : matrix.data, inside);
+            const byte* at = matrix.at(row / X, chunk, in_plane) + q % (CHUNK / 16) * 16;
+            copy_async_16(slot + q * 16, inside ? at : matrix.data, inside);
         }
     }
+}
+
+// The sixteen bytes of a row of a slot, where the copy put them. Rows are those of tiles that begin with a multiple of 8.
+__device__ __forceinline__ const float* sixteen(const byte* slot, int row, int number) {
+    return (const float*)(slot + row * CHUNK + swizzled_64(row, number) * 16);
 }
 
 __device__ __forceinline__ void multiply(Sums& sums, const byte* a_slot, const byte* b_slot) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int m = warp / WARPS_N * WARP_M, n = warp % WARPS_N * WARP_N;
 #pragma unroll
-    for (int k = 0; k < DEPTH; k += 32) {
+    for (int k = 0; k < CHUNK / 16; k += 2) {
         unsigned b[IN_B][T_N][2];
 #pragma unroll
         for (int p = 0; p < IN_B; ++p)
@@ -131,7 +122,7 @@ __device__ __forceinline__ void multiply(Sums& sums, const byte* a_slot, const b
                 // Eight columns twice where their number is odd.
                 unsigned two[4];
                 int row = p * TILE_N + n + minimum(j + lane / 16, T_N - 1) * 8 + lane % 8;
-                load_blocks(two, (const float*)(b_slot + row * STRIDE + k + lane / 8 % 2 * 16));
+                load_blocks(two, sixteen(b_slot, row, k + lane / 8 % 2));
                 b[p][j][0] = two[0], b[p][j][1] = two[1];
                 if (j + 1 < T_N) b[p][j + 1 < T_N ? j + 1 : j][0] = two[2], b[p][j + 1 < T_N ? j + 1 : j][1] = two[3];
             }
@@ -140,7 +131,7 @@ __device__ __forceinline__ void multiply(Sums& sums, const byte* a_slot, const b
             unsigned a[IN_A][4];
 #pragma unroll
             for (int p = 0; p < IN_A; ++p)
-                load_blocks(a[p], (const float*)(a_slot + (p * TILE_M + m + i * 16 + lane % 16) * STRIDE + k + lane / 16 * 16));
+                load_blocks(a[p], sixteen(a_slot, p * TILE_M + m + i * 16 + lane % 16, k + lane / 16));
             sums.multiply(i, a, b);
         }
     }
@@ -150,15 +141,15 @@ __device__ __forceinline__ void multiply(Sums& sums, const byte* a_slot, const b
 // within the tile. A barrier comes before f, so `memory` may be used again. A barrier before the next tile is the caller's.
 template <class F>
 __device__ __forceinline__ void product(const Matrix& a, const Matrix& b, int m, int n, byte* memory, F f) {
-    constexpr int A_SLOT = IN_A * TILE_M * STRIDE, SLOT = A_SLOT + IN_B * TILE_N * STRIDE;
+    constexpr int A_SLOT = IN_A * TILE_M * CHUNK, SLOT = A_SLOT + IN_B * TILE_N * CHUNK;
     static_assert(STAGES >= 2 && STAGES * SLOT <= TILE_BYTES && TILE_M * C_STRIDE * 4 <= TILE_BYTES, "TILE_BYTES is too small");
-    int count = a.pitch / DEPTH;
+    int count = a.chunks;
     Sums sums;
     sums.clear();
     for (int s = 0; s < STAGES - 1; ++s) {
         if (s < count) {
-            copy<IN_A, TILE_M>(a, memory + s * SLOT, m, s * DEPTH);
-            copy<IN_B, TILE_N>(b, memory + s * SLOT + A_SLOT, n, s * DEPTH);
+            copy<IN_A, TILE_M>(a, memory + s * SLOT, m, s);
+            copy<IN_B, TILE_N>(b, memory + s * SLOT + A_SLOT, n, s);
         }
         copy_async_commit();
     }
@@ -169,8 +160,8 @@ __device__ __forceinline__ void product(const Matrix& a, const Matrix& b, int m,
         int next = s + STAGES - 1;
         if (next < count) {
             byte* slot = memory + next % STAGES * SLOT;
-            copy<IN_A, TILE_M>(a, slot, m, next * DEPTH);
-            copy<IN_B, TILE_N>(b, slot + A_SLOT, n, next * DEPTH);
+            copy<IN_A, TILE_M>(a, slot, m, next);
+            copy<IN_B, TILE_N>(b, slot + A_SLOT, n, next);
         }
         copy_async_commit();
         const byte* slot = memory + s % STAGES * SLOT;

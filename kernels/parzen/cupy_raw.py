@@ -1,4 +1,4 @@
-"""Launches of ``parzen.cu``.
+"""Launches of ``parzen.cu`` and ``warpgroups.cu``.
 
 Distances come from a product where float32 is enough for a sigma, by the estimate that ``cpu.py`` makes too, and from
 direct differences in float64 where it is not. The product is of centred data in halves on tensor cores, or, where the
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,11 @@ from fastgan.kernels.common.arrays import Array
 from fastgan.kernels.common.gemm_tile import FMA, Operand
 from fastgan.kernels.common.kernel import Kernel
 from fastgan.kernels.common.launcher import launch, runtime
-from fastgan.kernels.common.planes_tile import BYTES, HALVES, PLANES
+from fastgan.kernels.common.planes_tile import BYTES, HALVES, PLANES, WarpgroupTiling
 from fastgan.kernels.parzen.cpu import LOG2_E, MAX_ERROR, PROBED_NUMBERS, PROBED_ROWS, product_error
 
 _SOURCE: Final = "parzen/parzen.cu"
+_WARPGROUPS: Final = "parzen/warpgroups.cu"
 _TYPES: Final = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 _ROWS: Final = Operand(k_fast=True, plain=True)
 # More sigmas in one pass would take the registers from the product.
@@ -50,20 +51,82 @@ class Rows:
     arithmetic : int
         One of ``gemm_tile.py``'s, over centred float32 rows, or of ``planes_tile.py``'s.
     data : array
-        (N, D) float32, or (planes, N, pitch) bytes.
+        (N, D) float32, or planes as ``planes_tile.planes_shape`` says.
     norms : array
-        (N,) float64, of what is in ``data``.
+        Of what is in ``data``: float64; of planes' rows float32, or, in the unit of products of bytes, int64.
     scale : float
         What the rows were multiplied by.
-    D : int
-        Their numbers.
+    N, D : int
+        Rows and their numbers.
     """
 
     arithmetic: int
     data: Array
     norms: Array
     scale: float
+    N: int
     D: int
+
+
+@dataclass(frozen=True)
+class Sigmas:
+    """Some of the sigmas, as kernels take them.
+
+    Attributes
+    ----------
+    table : array
+        (4, S) float64 on the device: log2(e) / (2 σ²) and 1 / (2 σ²) of scaled distances, what a log density is less,
+        and its row among the results.
+    """
+
+    table: Array
+
+    @classmethod
+    def of(
+        cls, sigmas_S: NDArray[np.float64], scale: float, constants_S: NDArray[np.float64], places_S: NDArray[np.intp]
+    ) -> Sigmas:
+        """Bring them to the device, of distances between rows that were multiplied by ``scale``."""
+        precisions = 0.5 / (sigmas_S * scale) ** 2
+        return cls(runtime().upload(np.stack([precisions * LOG2_E, precisions, constants_S, places_S])))
+
+    def __len__(self) -> int:
+        """Give their number."""
+        S: int = self.table.shape[1]
+        return S
+
+    @property
+    def rates(self) -> Array:
+        """Give log2(e) / (2 σ²)."""
+        return self.table[0:1]
+
+    @property
+    def precisions(self) -> Array:
+        """Give 1 / (2 σ²)."""
+        return self.table[1:2]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What blocks found of the queries, each from some of the samples.
+
+    Attributes
+    ----------
+    least, sums : array
+        (parts, M) least distances, and (parts, S, M) sums relative to them.
+    rows, tiles, tiles_a_block : int
+        So many queries have as many parts as there are blocks with any of their tiles.
+    """
+
+    least: Array
+    sums: Array
+    rows: int
+    tiles: int
+    tiles_a_block: int
+
+    @classmethod
+    def all_shards(cls, least: Array, sums: Array) -> Parts:
+        """All queries have all parts."""
+        return cls(least, sums, sums.shape[2], len(sums), 1)
 
 
 def log_density(
@@ -133,12 +196,9 @@ def log_density(
             left_S[places] = False
             for first in range(0, len(places), _SIGMAS_A_PASS):
                 some = places[first : first + _SIGMAS_A_PASS]
-                precisions = 0.5 / (sigmas_S[some] * (1.0 if rows is None else rows[1].scale)) ** 2
-                if rows is None:
-                    parts = directly(some_MD, samples_ND, precisions)
-                else:
-                    parts = by_product(*rows, precisions * LOG2_E)
-                merge(*parts, precisions, constants_S[some], some, out)
+                sigmas = Sigmas.of(sigmas_S[some], 1.0 if rows is None else rows[1].scale, constants_S[some], some)
+                parts = directly(some_MD, samples_ND, sigmas) if rows is None else by_product(*rows, sigmas)
+                merge(parts, sigmas, out)
         out_SM[:, m : m + len(some_MD)] = there.download(out)
         if progress is not None:
             progress(len(some_MD))
@@ -184,35 +244,39 @@ def rows_of(rows: Array, arithmetic: int, means_D: Array, scale: float, *, are_s
     N, D = rows.shape
     if arithmetic not in PLANES:
         data = there.empty(rows.shape, np.float32)
-        return Rows(arithmetic, data, _norms(rows, means_D, scale, data), scale, D)
+        return Rows(arithmetic, data, _norms(rows, means_D, scale, data), scale, N, D)
     if arithmetic == BYTES and D > planes_tile.LONGEST_OF_BYTES:
         return None
     num_planes = PLANES[arithmetic][are_samples]
-    pitch = planes_tile.pitch(D, arithmetic)
-    data, norms = there.empty((num_planes, N, pitch), np.uint8), there.empty((N,), np.float64)
+    data = there.empty(planes_tile.planes_shape(num_planes, N, D, arithmetic), np.uint8)
+    _, chunks, padded_rows, _ = data.shape
+    norms = there.empty((padded_rows,), np.float32 if arithmetic == HALVES else np.int64)
     name, more = f"parzen_bytes<{_TYPES[rows.dtype]}, {num_planes}>", {}
     if arithmetic == HALVES:
         scale *= _HALVES_SCALE
         name, more = f"parzen_halves<{_TYPES[rows.dtype]}>", {"means": means_D, "scale": np.float64(scale)}
     launch(
-        Kernel(_SOURCE, name, threads=128, shared_bytes=8 * 128), (N, 1, 1),
-        rows=rows, N=np.int32(N), D=np.int32(D), **more, pitch=np.int32(pitch), planes=data, norms=norms,
+        Kernel(_SOURCE, name, threads=128, shared_bytes=8 * 128), (padded_rows, 1, 1),
+        rows=rows, N=np.int32(N), D=np.int32(D), **more, padded_rows=np.int32(padded_rows), chunks=np.int32(chunks),
+        planes=data, norms=norms,
     )  # fmt: skip
     if arithmetic == HALVES:
-        return Rows(HALVES, data, norms, scale, D)
-    return Rows(BYTES, data, norms, 1.0, D) if np.isfinite(there.download(norms)).all() else None
+        return Rows(HALVES, data, norms, scale, N, D)
+    return Rows(BYTES, data, norms, 1.0, N, D) if (there.download(norms) >= 0).all() else None
 
 
-def by_product(queries: Rows, samples: Rows, rates: NDArray[np.float64]) -> tuple[Array, Array]:
-    """Give each shard's least distances and sums, of scaled distances from the product."""
+def by_product(queries: Rows, samples: Rows, sigmas: Sigmas) -> Parts:
+    """Find least distances and sums, of scaled distances from the product."""
     there = runtime()
-    M, N, D, S = len(queries.norms), len(samples.norms), samples.D, len(rates)
+    if samples.arithmetic in PLANES and there.architecture == WarpgroupTiling.ARCHITECTURE:
+        return _by_warpgroups(queries, samples, sigmas)
+    M, N, D, S = queries.N, samples.N, samples.D, len(sigmas)
     bytes_a_row = 8 * S + 4
     if samples.arithmetic in PLANES:
         of_planes = planes_tile.choose(M, N, samples.arithmetic, bytes_a_row=bytes_a_row)
         kernel = of_planes.kernel(_SOURCE, "parzen_planes", extra_bytes=of_planes.shape.m * bytes_a_row, SIGMAS=S)
         tiles, query_tiles = of_planes.grid(M, N)
-        columns = {"pitch": np.int32(samples.data.shape[2])}
+        columns = _sizes_of_planes(queries, samples)
     else:
         tiling = gemm_tile.choose(
             M, N, D, _ROWS, _ROWS, samples.arithmetic, split=False, bytes_a_row=bytes_a_row
@@ -226,15 +290,35 @@ def by_product(queries: Rows, samples: Rows, rates: NDArray[np.float64]) -> tupl
     launch(
         kernel, (shards, query_tiles, 1),
         queries=queries.data, query_norms=queries.norms, samples=samples.data, sample_norms=samples.norms,
-        rates=there.upload(rates), M=np.int32(M), N=np.int32(N), **columns, least=least, sums=sums,
+        rates=sigmas.rates, M=np.int32(M), N=np.int32(N), **columns, least=least, sums=sums,
     )  # fmt: skip
-    return least, sums
+    return Parts.all_shards(least, sums)
 
 
-def directly(queries_MD: Array, samples_ND: Array, precisions: NDArray[np.float64]) -> tuple[Array, Array]:
-    """Give each shard's least distances and sums, of direct differences in float64."""
+def _by_warpgroups(queries: Rows, samples: Rows, sigmas: Sigmas) -> Parts:
     there = runtime()
-    (M, D), N, S = queries_MD.shape, len(samples_ND), len(precisions)
+    M, N, S = queries.N, samples.N, len(sigmas)
+    tiling = WarpgroupTiling.of(M, N, samples.arithmetic, there.num_multiprocessors)
+    least, sums = there.empty((tiling.parts, M), np.float32), there.empty((tiling.parts, S, M), np.float64)
+    launch(
+        tiling.kernel(_WARPGROUPS, "parzen_warpgroups", extra_bytes=S * (8 * tiling.rows + 4)), (tiling.blocks, 1, 1),
+        queries=queries.data, query_norms=queries.norms, samples=samples.data, sample_norms=samples.norms,
+        rates=sigmas.rates, S=np.int32(S), M=np.int32(M), N=np.int32(N), **_sizes_of_planes(queries, samples),
+        tiles_a_block=np.int32(tiling.tiles_a_block), least=least, sums=sums,
+    )  # fmt: skip
+    return Parts(least, sums, tiling.rows, tiling.tiles_n, tiling.tiles_a_block)
+
+
+def _sizes_of_planes(queries: Rows, samples: Rows) -> dict[str, np.int32]:
+    _, chunks, query_rows, _ = queries.data.shape
+    sizes = {"query_rows": query_rows, "sample_rows": samples.data.shape[2], "chunks": chunks}
+    return {name: np.int32(size) for name, size in sizes.items()}
+
+
+def directly(queries_MD: Array, samples_ND: Array, sigmas: Sigmas) -> Parts:
+    """Find least distances and sums, of direct differences in float64."""
+    there = runtime()
+    (M, D), N, S = queries_MD.shape, len(samples_ND), len(sigmas)
     kernel = Kernel(
         _SOURCE, f"parzen_direct<{_TYPES[queries_MD.dtype]}, {_TYPES[samples_ND.dtype]}>",
         shared_bytes=8 * (2 * 32 * 17 + 32 * 33 + 32 * S),
@@ -244,10 +328,10 @@ def directly(queries_MD: Array, samples_ND: Array, precisions: NDArray[np.float6
     least, sums = there.empty((shards, M), np.float64), there.empty((shards, S, M), np.float64)
     launch(
         kernel, (shards, query_tiles, 1),
-        queries=queries_MD, samples=samples_ND, precisions=there.upload(precisions), S=np.int32(S),
+        queries=queries_MD, samples=samples_ND, precisions=sigmas.precisions, S=np.int32(S),
         M=np.int32(M), N=np.int64(N), D=np.int32(D), least=least, sums=sums,
     )  # fmt: skip
-    return least, sums
+    return Parts.all_shards(least, sums)
 
 
 def _num_shards(tiles: int, query_tiles: int, num_multiprocessors: int) -> int:
@@ -259,22 +343,11 @@ def _num_shards(tiles: int, query_tiles: int, num_multiprocessors: int) -> int:
     return min(range(1, min(tiles, _MAX_SHARDS) + 1), key=tiles_in_turn)
 
 
-def merge(
-    least: Array,
-    sums: Array,
-    precisions: NDArray[np.float64],
-    constants: NDArray[np.float64],
-    places: NDArray[np.intp],
-    out: Array,
-) -> None:
-    """Merge the shards' states into rows ``places`` of ``out`` (S, M)."""
-    there = runtime()
-    shards, S, M = sums.shape
-    arrays: dict[str, Any] = {
-        "precisions": there.upload(precisions), "constants": there.upload(constants),
-        "places": there.upload(places.astype(np.int32)),
-    }  # fmt: skip
+def merge(parts: Parts, sigmas: Sigmas, out: Array) -> None:
+    """Merge what blocks found into the sigmas' rows of ``out`` (S, M)."""
+    _, S, M = parts.sums.shape
     launch(
-        Kernel(_SOURCE, f"parzen_merge<{_TYPES[least.dtype]}>"), (-(-M // 256), S, 1),
-        least=least, sums=sums, num_shards=np.int32(shards), S=np.int32(S), M=np.int32(M), **arrays, out=out,
+        Kernel(_SOURCE, f"parzen_merge<{_TYPES[parts.least.dtype]}>"), (-(-M // 256), S, 1),
+        least=parts.least, sums=parts.sums, rows=np.int32(parts.rows), tiles=np.int32(parts.tiles),
+        tiles_a_block=np.int32(parts.tiles_a_block), S=np.int32(S), M=np.int32(M), sigmas=sigmas.table, out=out,
     )  # fmt: skip

@@ -12,8 +12,9 @@
 // share the samples; their states are merged in order by a last launch.
 
 #include "distances.cuh"
+#include "planes.cuh"
 #ifdef SIGMAS
-#if ARITHMETIC < 3
+#if ARITHMETIC < HALVES
 #include "gemm_tile.cuh"
 #else
 #include "planes_tile.cuh"
@@ -46,14 +47,14 @@ __global__ void __launch_bounds__(256) parzen_spread(const T* __restrict__ rows,
     for (int d = threadIdx.x; d < D; d += 256) some[blockIdx.x * (long long)D + d] = rows[blockIdx.x * (long long)step * D + d];
 }
 
-// Writes the sum of what a block's 128 threads have; with room for a number of each.
-__device__ __forceinline__ void write_sum(double sum, double* room, double* out) {
+// Gives thread 0 the sum of what a block's 128 threads have; with room for a number of each.
+__device__ __forceinline__ double block_sum(double sum, double* room) {
     room[threadIdx.x] = sum;
     for (int half = 64; half > 0; half /= 2) {
         __syncthreads();
         if (threadIdx.x < half) room[threadIdx.x] += room[threadIdx.x + half];
     }
-    if (threadIdx.x == 0) *out = room[0];
+    return threadIdx.x == 0 ? room[0] : 0.0;
 }
 
 // Centred and scaled rows, and their squared norms; a block a row. `centred` may be null: norms alone, in float64.
@@ -73,69 +74,72 @@ __global__ void __launch_bounds__(128)
         }
         sum += x * x;
     }
-    write_sum(sum, (double*)memory, norms + n);
+    sum = block_sum(sum, (double*)memory);
+    if (threadIdx.x == 0) norms[n] = sum;
 }
 
-// The same as two planes of halves, (2, N, pitch) bytes: a number, and what rounding it has left over.
+// The same as two planes of halves: a number, and what rounding it has left over. Rows from N on are 0.
 template <class T>
 __global__ void __launch_bounds__(128)
-    parzen_halves(const T* __restrict__ rows, int N, int D, const double* __restrict__ means, double scale, int pitch,
-                  unsigned* __restrict__ planes, double* __restrict__ norms) {
+    parzen_halves(const T* __restrict__ rows, int N, int D, const double* __restrict__ means, double scale, int padded_rows,
+                  int chunks, unsigned* __restrict__ planes, float* __restrict__ norms) {
     DYNAMIC_SHARED(memory);
-    long long n = blockIdx.x, words = pitch / 4;
+    int n = blockIdx.x;
     double sum = 0.0;
-    for (int w = threadIdx.x; w < words; w += 128) {
+    for (int w = threadIdx.x; w < chunks * planes::WORDS; w += 128) {
         unsigned high = 0, low = 0;
         for (int i = 0; i < 2; ++i) {
             int d = 2 * w + i;
-            if (d >= D) continue;
-            float x = (float)(((double)rows[n * D + d] - means[d]) * scale);
+            if (d >= D || n >= N) continue;
+            float x = (float)(((double)rows[n * (long long)D + d] - means[d]) * scale);
             unsigned rounded = to_half(x), rest = to_half(x - of_half(rounded));
             double kept = (double)of_half(rounded) + of_half(rest);
             sum += kept * kept;
             high |= rounded << 16 * i;
             low |= rest << 16 * i;
         }
-        planes[n * words + w] = high;
-        planes[(N + n) * words + w] = low;
+        planes[planes::place(0, w, n, padded_rows, chunks)] = high;
+        planes[planes::place(1, w, n, padded_rows, chunks)] = low;
     }
-    write_sum(sum, (double*)memory, norms + n);
+    sum = block_sum(sum, (double*)memory);
+    if (threadIdx.x == 0) norms[n] = (float)sum;
 }
 
-// Rows as PLANES planes of bytes, (PLANES, N, pitch): one of 255ths, or three of (2^24 - 1)ths, the highest byte first. Whole
-// 255ths are among both, so that an 8-bit image and its twin are 0 apart. The norms are of what is kept; that of a row that
-// is no such row is infinite.
+// Rows as PLANES planes of bytes: one of 255ths, or three of (2^24 - 1)ths. Whole 255ths are among both, so that an 8-bit
+// image and its twin are 0 apart. Norms are of what is kept, in the unit of products, 1 / (255 · (2^24 - 1)); that of a row
+// that is no such row is -1. Rows from N on are 0.
 template <class T, int PLANES>
 __global__ void __launch_bounds__(128)
-    parzen_bytes(const T* __restrict__ rows, int N, int D, int pitch, unsigned* __restrict__ planes,
-                 double* __restrict__ norms) {
+    parzen_bytes(const T* __restrict__ rows, int N, int D, int padded_rows, int chunks, unsigned* __restrict__ planes,
+                 long long* __restrict__ norms) {
     DYNAMIC_SHARED(memory);
-    constexpr double LEVELS = PLANES == 1 ? 255.0 : 16777215.0;
+    constexpr double HIGHEST = 16777215.0, LEVELS = PLANES == 1 ? 255.0 : HIGHEST;
     // Of a 255th: what float32 leaves of one, however it was made.
     constexpr double NEAR = PLANES == 1 ? 1.0 / 65536 : 1.0;
-    long long n = blockIdx.x, words = pitch / 4;
+    int n = blockIdx.x;
     double sum = 0.0;
-    for (int w = threadIdx.x; w < words; w += 128) {
+    for (int w = threadIdx.x; w < chunks * planes::WORDS; w += 128) {
         unsigned word[PLANES] = {};
         for (int i = 0; i < 4; ++i) {
             int d = 4 * w + i;
-            if (d >= D) continue;
-            double x = (double)rows[n * D + d], level = rint(x * LEVELS);
+            if (d >= D || n >= N) continue;
+            double x = (double)rows[n * (long long)D + d], level = rint(x * LEVELS);
             bool fits = x >= 0.0 && x <= 1.0 && fabs(x * LEVELS - level) <= NEAR;
             if (!fits) level = 0.0;
-            sum += fits ? level / LEVELS * (level / LEVELS) : INFINITE;
+            sum += fits ? level * level : INFINITE;
             for (int p = 0; p < PLANES; ++p) word[p] |= ((unsigned)level >> 8 * (PLANES - 1 - p) & 255u) << 8 * i;
         }
-        for (int p = 0; p < PLANES; ++p) planes[((long long)p * N + n) * words + w] = word[p];
+        for (int p = 0; p < PLANES; ++p) planes[planes::place(p, w, n, padded_rows, chunks)] = word[p];
     }
-    write_sum(sum, (double*)memory, norms + n);
+    sum = block_sum(sum, (double*)memory);
+    if (threadIdx.x == 0) norms[n] = sum < INFINITE ? (long long)rint(sum / (LEVELS * LEVELS) * (255.0 * HIGHEST)) : -1;
 }
 
 // --- distances from a product ---
 
 #ifdef SIGMAS
 
-#if ARITHMETIC < 3
+#if ARITHMETIC < HALVES
 namespace core = tile;
 #else
 namespace core = planes;
@@ -177,8 +181,8 @@ struct State {
 
     // Adds a tile, `count` of whose columns are samples. `distances` says what a row brings, and from that, a column's norm
     // and its place the squared distance. Barriers before and after are the caller's.
-    template <class Distances>
-    __device__ __forceinline__ void add(const Distances& distances, const double* norms_from_n, int count) {
+    template <class Distances, class Norm>
+    __device__ __forceinline__ void add(const Distances& distances, const Norm* norms_from_n, int count) {
         int lane = threadIdx.x % LANES;
         float norms[COLUMNS];
 #pragma unroll
@@ -239,9 +243,10 @@ struct State {
 };
 
 // Distances from a tile of products.
+template <class Norm>
 struct OfProducts {
     const float* products;
-    const double* query_norms;
+    const Norm* query_norms;
     int count;
 
     __device__ __forceinline__ float of_row(int row) const { return row < count ? (float)query_norms[row] : 0.0f; }
@@ -250,7 +255,7 @@ struct OfProducts {
     }
 };
 
-#if ARITHMETIC < 3
+#if ARITHMETIC < HALVES
 
 __global__ void __launch_bounds__(core::THREADS)
     parzen_product(const float* __restrict__ queries, const double* __restrict__ query_norms,
@@ -269,7 +274,7 @@ __global__ void __launch_bounds__(core::THREADS)
         tile::NoColumnSums none;
         tile::Product<tile::Plain<true>, tile::Plain<true>>::run(a, b, m, n, D, shared, none);
         __syncthreads();
-        state.add(OfProducts{shared, query_norms + m, M - m}, sample_norms + n, N - n);
+        state.add(OfProducts<double>{shared, query_norms + m, M - m}, sample_norms + n, N - n);
         // The tile's memory is the operands' again.
         __syncthreads();
     }
@@ -289,17 +294,23 @@ struct Ready {
     }
 };
 
-__global__ void __launch_bounds__(core::THREADS)
-    parzen_planes(const byte* __restrict__ queries, const double* __restrict__ query_norms,
-                  const byte* __restrict__ samples, const double* __restrict__ sample_norms,
-                  const double* __restrict__ rates, int M, int N, int pitch, float* __restrict__ least,
-                  double* __restrict__ sums) {
+#if ARITHMETIC == HALVES
+typedef float Norm;
+#else
+typedef long long Norm;
+#endif
+
+__global__ void __launch_bounds__(core::THREADS, 1)
+    parzen_planes(const byte* __restrict__ queries, const Norm* __restrict__ query_norms,
+                  const byte* __restrict__ samples, const Norm* __restrict__ sample_norms,
+                  const double* __restrict__ rates, int M, int N, int query_rows, int sample_rows, int chunks,
+                  float* __restrict__ least, double* __restrict__ sums) {
     DYNAMIC_SHARED(memory);
     static_assert(TILE_BYTES % 8 == 0, "the state behind the tile begins with doubles");
     State state(memory + TILE_BYTES, rates);
     float* finished = (float*)memory;
     int m = blockIdx.y * TILE_M;
-    planes::Matrix a{queries, M, pitch}, b{samples, N, pitch};
+    planes::Matrix a{queries, query_rows, chunks}, b{samples, sample_rows, chunks};
     int tiles = divide_up(N, TILE_N);
     for (int t = blockIdx.x; t < tiles; t += gridDim.x) {
         int n = t * TILE_N;
@@ -308,16 +319,16 @@ __global__ void __launch_bounds__(core::THREADS)
             *(float2*)(finished + row * core::C_STRIDE + column) = make_float2(sum, next);
         });
         __syncthreads();
-        state.add(OfProducts{finished, query_norms + m, M - m}, sample_norms + n, N - n);
+        state.add(OfProducts<float>{finished, query_norms + m, M - m}, sample_norms + n, N - n);
 #else
-        // Products and norms are those of the same bits, so all that the result is rounded by is its own rounding.
-        constexpr double TWICE_A_UNIT = 2.0 / (255.0 * 16777215.0);
-        auto norm = [](const double* norms, int i, int count) { return i < count ? norms[i] : 0.0; };
+        // Products and norms are those of the same bits, in a unit that they are multiples of: a twin is 0 away.
+        constexpr float UNIT = (float)(1.0 / (255.0 * 16777215.0));
+        auto norm = [](const Norm* norms, int i, int count) { return i < count ? norms[i] : 0; };
         planes::product(a, b, m, n, (byte*)memory, [&](int row, int column, long long sum, long long next) {
-            double of_query = norm(query_norms, m + row, M);
-            double d = of_query + norm(sample_norms, n + column, N) - TWICE_A_UNIT * (double)sum;
-            double d_next = of_query + norm(sample_norms, n + column + 1, N) - TWICE_A_UNIT * (double)next;
-            *(float2*)(finished + row * core::C_STRIDE + column) = make_float2((float)d, (float)d_next);
+            Norm of_query = norm(query_norms, m + row, M);
+            Norm d = of_query + norm(sample_norms, n + column, N) - 2 * sum;
+            Norm d_next = of_query + norm(sample_norms, n + column + 1, N) - 2 * next;
+            *(float2*)(finished + row * core::C_STRIDE + column) = make_float2((float)d * UNIT, (float)d_next * UNIT);
         });
         __syncthreads();
         state.add(Ready{finished}, sample_norms + n, N - n);
@@ -393,26 +404,30 @@ __global__ void __launch_bounds__(256)
     }
 }
 
-// --- the shards' states, merged ---
+// --- the parts' states, merged ---
 
-// out (S, M): row places[s] gets log Σ - least · precision - constants[s]; precisions in nats a unit of `least`.
+// out (S, M): row place[s] gets log Σ - least · precision[s] - constant[s], precisions in nats a unit of `least`; the sigmas'
+// table (4, S) has log2(e) times the precisions, those, the constants and the places. The parts of a row of tiles, `rows`
+// queries, are of as many blocks as have any of its `tiles`, the blocks having tiles_a_block each.
 template <class L>
 __global__ void __launch_bounds__(256)
-    parzen_merge(const L* __restrict__ least, const double* __restrict__ sums, int num_shards, int S, int M,
-                 const double* __restrict__ precisions, const double* __restrict__ constants,
-                 const int* __restrict__ places, double* __restrict__ out) {
+    parzen_merge(const L* __restrict__ least, const double* __restrict__ sums, int rows, int tiles, int tiles_a_block, int S,
+                 int M, const double* __restrict__ sigmas, double* __restrict__ out) {
     int m = blockIdx.x * 256 + threadIdx.x, s = blockIdx.y;
     if (m >= M) return;
+    double precision = sigmas[S + s], constant = sigmas[2 * S + s];
+    int first_tile = m / rows * tiles;
+    int num_parts = (first_tile + tiles - 1) / tiles_a_block - first_tile / tiles_a_block + 1;
     double near = INFINITE;
-    for (int shard = 0; shard < num_shards; ++shard) {
-        double l = least[(long long)shard * M + m];
+    for (int part = 0; part < num_parts; ++part) {
+        double l = least[(long long)part * M + m];
         near = l < near ? l : near;
     }
     double total = 0.0;
-    for (int shard = 0; shard < num_shards; ++shard) {
-        double l = least[(long long)shard * M + m], sum = sums[((long long)shard * S + s) * M + m];
-        // A shard whose distances all overflowed adds nothing; its sum is 0, or NaN.
-        total += l == INFINITE ? sum : sum * exp(precisions[s] * (near - l));
+    for (int part = 0; part < num_parts; ++part) {
+        double l = least[(long long)part * M + m], sum = sums[((long long)part * S + s) * M + m];
+        // A part whose distances all overflowed adds nothing; its sum is 0, or NaN.
+        total += l == INFINITE ? sum : sum * exp(precision * (near - l));
     }
-    out[(long long)places[s] * M + m] = log(total) - precisions[s] * (near == INFINITE ? 0.0 : near) - constants[s];
+    out[(long long)sigmas[3 * S + s] * M + m] = log(total) - precision * (near == INFINITE ? 0.0 : near) - constant;
 }

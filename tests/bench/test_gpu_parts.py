@@ -127,14 +127,16 @@ def test_answers_are_read_as_what_they_mean():
 
 def test_the_parzen_window_on_the_emulator(emulator, context, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setitem(sys.modules, "torch", None)
     assert parzen.run(context, (40, 70, 50), lambda sequence, rounds: [1e-3] * (sequence() is None) * rounds) == PASSED
     assert "off by" in capsys.readouterr().out
     with (context.out / "check" / "parzen.csv").open() as file:
         rows = list(csv.DictReader(file))
-    names = ["halves", "bytes, 8-bit queries", "split TF32", "FMA", "tf32"]
-    assert [row["what"].partition(":")[0] for row in rows] == [*names, "cuBLAS"]
-    assert all(row["passed"] == "True" for row in rows[:5])
-    assert float(rows[0]["worst error in nats"]) < float(rows[4]["worst error in nats"])
+    planes = [name + how for how in ("", ", no warpgroups") for name in ("halves", "bytes, 8-bit queries")]
+    others = ["cuBLAS", "PyTorch is not installed"]
+    assert [row["what"].partition(":")[0] for row in rows] == [*planes, "split TF32", "FMA", "tf32", *others]
+    assert all(row["passed"] == "True" for row in rows[:7])
+    assert float(rows[0]["worst error in nats"]) < float(rows[6]["worst error in nats"])
     # An error above what the operation promises is a failure.
     monkeypatch.setattr(parzen, "_WORST_NATS", 1e-9)
     assert parzen.run(context, (40, 70, 50), lambda sequence, rounds: [1e-3] * rounds) == FAILED

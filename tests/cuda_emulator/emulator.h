@@ -110,6 +110,16 @@ EmulatedIntegers emulator_mma_bytes(EmulatedIntegers d, EmulatedA a, EmulatedB b
 void emulator_copy(void* shared, const void* global, int bytes, bool valid, const char* file, int line);
 void emulator_copy_commit();
 void emulator_copy_wait(int groups);
+void emulator_mbarrier_init(void* mbarrier, int count, const char* file, int line);
+void emulator_mbarrier_arrive(void* mbarrier, int bytes, const char* file, int line);
+void emulator_mbarrier_wait(void* mbarrier, unsigned parity, const char* file, int line);
+void emulator_copy_bulk(void* shared, const void* global, int bytes, void* mbarrier, const char* file, int line);
+unsigned long long emulator_matrix(const void* shared, const char* file, int line);
+void emulator_warpgroup_multiply(void* d, int of_bytes, unsigned long long a, unsigned long long b, bool adds,
+                                 const char* file, int line);
+void emulator_warpgroup_commit(const char* file, int line);
+void emulator_warpgroup_wait(void* d, const char* file, int line);
+void emulator_warpgroup_registers(int count, const char* file, int line);
 unsigned emulator_take_ticket(unsigned* counter, unsigned count, const char* file, int line);
 unsigned emulator_atomic(unsigned* address, int how, unsigned operand, const char* file, int line);
 }
@@ -221,6 +231,7 @@ EMULATOR_EXTREMES(unsigned long long)
 // What an architecture lacks is an error where it is used, as with ptxas: not where it only stands in the text.
 extern "C" void emulator_needs_sm_80() __attribute__((error("this needs an architecture from sm_80 on")));
 extern "C" void emulator_needs_sm_90() __attribute__((error("this needs an architecture from sm_90 on")));
+extern "C" void emulator_needs_sm_90a() __attribute__((error("this needs sm_90a")));
 #if __CUDA_ARCH__ >= 800
 #define EMULATOR_FROM_SM_80
 #else
@@ -230,6 +241,11 @@ extern "C" void emulator_needs_sm_90() __attribute__((error("this needs an archi
 #define EMULATOR_FROM_SM_90
 #else
 #define EMULATOR_FROM_SM_90 emulator_needs_sm_90();
+#endif
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define EMULATOR_SM_90A
+#else
+#define EMULATOR_SM_90A emulator_needs_sm_90a();
 #endif
 
 #if __CUDA_ARCH__ >= 800
@@ -297,6 +313,65 @@ static __forceinline__ void mma_bytes(int (&d)[4], const unsigned (&a)[4], const
     EmulatedIntegers sum = {{d[0], d[1], d[2], d[3]}};
     sum = emulator_mma_bytes(sum, {{a[0], a[1], a[2], a[3]}}, {{b[0], b[1]}}, file, line);
     for (int i = 0; i < 4; ++i) d[i] = sum.d[i];
+}
+
+static __forceinline__ word64 shared_matrix(const void* shared, EMULATOR_SITE) {
+    EMULATOR_SM_90A
+    return emulator_matrix(shared, file, line);
+}
+// Registers are memory here.
+static __forceinline__ void warpgroup_fence() { EMULATOR_SM_90A }
+// The registers' address is kept, and they are out of reach until warpgroup_wait names them.
+static __forceinline__ void warpgroup_multiply_half(float (&d)[64], word64 a, word64 b, bool adds, EMULATOR_SITE) {
+    EMULATOR_SM_90A
+    emulator_warpgroup_multiply(d, false, a, b, adds, file, line);
+}
+static __forceinline__ void warpgroup_multiply_bytes(int (&d)[64], word64 a, word64 b, bool adds, EMULATOR_SITE) {
+    EMULATOR_SM_90A
+    emulator_warpgroup_multiply(d, true, a, b, adds, file, line);
+}
+static __forceinline__ void warpgroup_commit(EMULATOR_SITE) {
+    EMULATOR_SM_90A
+    emulator_warpgroup_commit(file, line);
+}
+static __forceinline__ void warpgroup_wait(float (&d)[64], EMULATOR_SITE) {
+    EMULATOR_SM_90A
+    emulator_warpgroup_wait(d, file, line);
+}
+static __forceinline__ void warpgroup_wait(int (&d)[64], EMULATOR_SITE) {
+    EMULATOR_SM_90A
+    emulator_warpgroup_wait(d, file, line);
+}
+template <int REGISTERS>
+static __forceinline__ void give_registers(EMULATOR_SITE) {
+    EMULATOR_SM_90A
+    emulator_warpgroup_registers(REGISTERS, file, line);
+}
+template <int REGISTERS>
+static __forceinline__ void take_registers(EMULATOR_SITE) {
+    EMULATOR_SM_90A
+    emulator_warpgroup_registers(REGISTERS, file, line);
+}
+
+static __forceinline__ void mbarrier_init(word64* mbarrier, int count, EMULATOR_SITE) {
+    EMULATOR_FROM_SM_90
+    emulator_mbarrier_init(mbarrier, count, file, line);
+}
+static __forceinline__ void mbarrier_arrive(word64* mbarrier, EMULATOR_SITE) {
+    EMULATOR_FROM_SM_90
+    emulator_mbarrier_arrive(mbarrier, 0, file, line);
+}
+static __forceinline__ void mbarrier_arrive_expecting(word64* mbarrier, int bytes, EMULATOR_SITE) {
+    EMULATOR_FROM_SM_90
+    emulator_mbarrier_arrive(mbarrier, bytes, file, line);
+}
+static __forceinline__ void mbarrier_wait(word64* mbarrier, unsigned parity, EMULATOR_SITE) {
+    EMULATOR_FROM_SM_90
+    emulator_mbarrier_wait(mbarrier, parity, file, line);
+}
+static __forceinline__ void copy_bulk(void* shared, const void* global, int bytes, word64* mbarrier, EMULATOR_SITE) {
+    EMULATOR_FROM_SM_90
+    emulator_copy_bulk(shared, global, bytes, mbarrier, file, line);
 }
 
 static __forceinline__ unsigned cluster_rank() {

@@ -12,6 +12,15 @@
 // Reads by several threads of a block are joined to "several of one warp" or "several warps"; reads by several blocks
 // are a set, which is numbered, the number taking the place of time and thread. Of two threads that touch different
 // bytes of one word only the last is remembered.
+//
+// Mbarriers order some threads and not others. From a block's first mbarrier_init on each of its threads has a vector clock: by agent
+// (a thread; a warpgroup, whose multiplications read; an mbarrier, whose copies write) until when what the agent did is
+// ordered before the thread's now. An arrival moves the block's clock on and leaves the thread's clock with the mbarrier;
+// who waits for the phase takes it from there. Who read a word since its last write is then a list (`readers`), and of
+// the multiplications, which read what copy_bulk wrote, the last time is kept by word and warpgroup (`multiplied`).
+//
+// What is under way ends at the last moment: copies of copy_bulk where no thread can go on without them, multiplications in
+// warpgroup_wait.
 
 #include <link.h>
 #include <sys/mman.h>
@@ -58,7 +67,9 @@ static const u64 RED_ZONE = 512;
 struct Shadow {
     u64 write, read;
 };
-enum : u16 { WRITTEN = 0x0f, LIVE = 0xf0, FREED = 0x100, IN_FLIGHT = 0x200 };
+// BULK: by copy_bulk, which like the tensor cores does not go the way of ordinary loads and stores.
+enum : u16 { WRITTEN = 0x0f, LIVE = 0xf0, FREED = 0x100, IN_FLIGHT = 0x200, BULK = 0x400, MBARRIER = 0x800 };
+enum : u16 { OUT_OF_REACH = FREED | IN_FLIGHT | MBARRIER };
 
 static byte* base;      // slots of shared memory, then the arena
 static u64 space;       // bytes from base on
@@ -71,8 +82,9 @@ static u64 next_hole = ARENA, live_bytes;
 
 // ---------------------------------------------------------------- blocks and threads
 
-enum Status { RUNNABLE, AT_BARRIER, AT_CLUSTER, AT_WARP, DONE };
+enum Status { RUNNABLE, AT_BARRIER, AT_CLUSTER, AT_WARP, AT_WARPGROUP, AT_MBARRIER, DONE };
 enum WarpKind { WARP_BARRIER, SHUFFLE, BALLOT, ROWS, MMA_TF32, MMA_HALF, MMA_BYTES };
+enum WarpgroupKind { MULTIPLIED, REGISTERS };
 
 struct Vector3 {
     u32 x, y, z;
@@ -83,6 +95,13 @@ struct Copy {
     int bytes, group;
     bool valid;
 };
+// An array of registers that multiplications write, and what it will hold; until then it holds POISON, a NaN.
+static const u32 POISON = 0x7fffdead;
+struct Registers {
+    u32* at;
+    u32 values[64];
+};
+struct Mbarrier;
 struct Fiber {
     void* stack_pointer;
     byte *stack_low, *stack_high;
@@ -91,6 +110,9 @@ struct Fiber {
     int line;
     std::vector<Copy> copies;
     int group;
+    Mbarrier* awaited;
+    std::vector<Registers> registers;
+    size_t multiplications, committed;    // of those of its warpgroup that are under way, those that it has begun
 #if !defined(__x86_64__)
     ucontext_t context;
 #endif
@@ -112,6 +134,42 @@ struct Warp {
     int line;
     Lane lanes[32];
 };
+struct Multiplication {
+    bool of_bytes, adds;
+    u64 a, b;
+    size_t registers;
+    const char* file;
+    int line;
+    std::vector<u32> known;    // the least of the clocks of the threads, as they began it
+    u32 barrier_time;
+};
+struct Warpgroup {
+    int arrived, kind;
+    const char* file;
+    int line;
+    size_t named;
+    std::vector<Multiplication> under_way;
+};
+struct BulkCopy {
+    byte* to;
+    const byte* from;
+    u32 bytes;
+    const char* file;
+    int line;
+};
+struct Mbarrier {
+    u32 place, agent, count;
+    u32 missing, phase;          // arrivals that this phase lacks, phases before it
+    u64 expected, issued;        // bytes, in this phase
+    bool awaited;                // somebody has waited for the phase before
+    u32 init_time, init_by, last_use;
+    std::vector<BulkCopy> copies;
+    std::vector<u32> clock;      // of all who arrived
+    std::vector<u32> ended;      // the same when the last phase ended
+};
+struct Reader {
+    u32 by, time;
+};
 struct Block {
     u64 instance;
     u32 time, barrier_time;
@@ -125,6 +183,11 @@ struct Block {
     bool was_read;
     const char* peer_file;
     int peer_line;
+    std::vector<Warpgroup> warpgroups;
+    std::map<u32, Mbarrier> mbarriers;              // by their place in shared memory
+    u32* clocks;                                    // by thread and agent; 0 before the first mbarrier
+    std::vector<u32> clock_memory, multiplied;
+    std::unordered_map<u64, std::vector<Reader>> readers;    // by word
 };
 
 static Block blocks[MAX_CLUSTER];
@@ -136,7 +199,10 @@ static const u64 STACK = 256 * 1024;
 static void (*entry)(void**);
 static void** values;
 static Vector3 grid;
-static u32 num_threads, num_warps, cluster_size, shared_bytes;
+static u32 num_threads, num_warps, num_warpgroups, cluster_size, shared_bytes;
+// Agents beyond the threads, which no warp has: warpgroups, then mbarriers.
+static u32 first_agent, num_agents;
+static const u32 MAX_MBARRIERS = 64, MAX_AGENTS = 1024;
 static bool checked;
 static u64 image_low, image_high;            // the kernel's own constants lie here
 
@@ -145,7 +211,10 @@ static Fiber* fiber;
 static Warp* warp;
 static u32 thread;
 static u64 key;                              // of an access now, without its bytes and kind
+static u64 plain_instance;                   // of the block, or 0 where it has mbarriers
 static u64 stack_low;
+static u64 poison_low, poison_size;          // the thread's registers that are under way lie here, perhaps among others
+static bool woken;                           // by one thread another may run again
 static const u64 PATIENCE = 1ull << 27;
 static u64 patience;                         // accesses that a thread may yet make before it must have met the others
 static void* scheduler;
@@ -270,6 +339,9 @@ static inline bool is_past(u32 time, u32 by, bool same_warp_counts) {
     return same_warp_counts && by / 32 == thread / 32 && time < warp->time;
 }
 
+// The same by the block's mbarriers, of an access of one agent.
+static COLD bool is_known(u32 time, u32 by) { return block->clocks && time < block->clocks[thread * num_agents + by]; }
+
 static const char* where(u64 offset, char* text) {
     if (offset < SHARED_END) {
         u64 slot = offset / SLOT;
@@ -285,6 +357,20 @@ static const char* where(u64 offset, char* text) {
     --array;
     sprintf(text, "byte %lld of an array of %llu bytes", (long long)(offset - array->first),
             (unsigned long long)array->second);
+    return text;
+}
+
+// The agent in words.
+static const char* who_is(u32 agent, char* text) {
+    if (agent < first_agent)
+        sprintf(text, "thread %u", agent);
+    else if (agent < first_agent + num_warpgroups)
+        sprintf(text, "a multiplication of warpgroup %u", agent - first_agent);
+    else {
+        strcpy(text, "copy_bulk");
+        for (auto& one : block->mbarriers)
+            if (one.second.agent == agent) sprintf(text, "copy_bulk for the mbarrier at byte %u", one.first);
+    }
     return text;
 }
 
@@ -304,7 +390,14 @@ static COLD void fail_state(u64 word, u32 mask, bool writes, const void* address
                  where(offset, text), shared_bytes);
         else
             fail(address, 0, 0, "thread %u %s out of bounds: %s", thread, verb, where(offset, text));
-    } else if (state & IN_FLIGHT)
+    } else if (state & MBARRIER)
+        fail(address, 0, 0, "thread %u %s %s, which is an mbarrier's", thread, verb, where(offset, text));
+    else if (state & IN_FLIGHT && state & BULK)
+        fail(address, 0, 0,
+             "thread %u %s %s, where a copy of copy_bulk is under way: the wait for its mbarrier is missing, or before it one "
+             "for those who use the slot",
+             thread, verb, where(offset, text));
+    else if (state & IN_FLIGHT)
         fail(address, 0, 0, "thread %u %s %s, where a copy is under way: copy_async_wait, or a barrier before the copy, is missing", thread, verb,
              where(offset, text));
     else
@@ -326,9 +419,10 @@ static COLD void fail_race(u64 word, bool writes, bool other_writes, u64 record,
         if (!other_writes && (record & 7) != ONE)
             strcpy(who, "other threads");
         else
-            sprintf(who, "thread %u", thread_in(record));
-        fail(address, 0, 0, "a race: thread %u of block (%u, %u, %u) %s %s that %s %s, with no barrier between", thread,
-             block->index.x, block->index.y, block->index.z, verb, text, who, other_verb);
+            who_is(thread_in(record), who);
+        fail(address, 0, 0, "a race: thread %u of block (%u, %u, %u) %s %s that %s %s, with no barrier between%s", thread,
+             block->index.x, block->index.y, block->index.z, verb, text, who, other_verb,
+             block->clocks ? ", nor an mbarrier that the one arrives at after it and the other waits for before" : "");
     } else if (instance >= launch_first)
         fail(address, 0, 0,
              "blocks touch each other's data: thread %u of block (%u, %u, %u) %s %s that block %llu of this launch %s, "
@@ -342,16 +436,74 @@ static COLD void fail_race(u64 word, bool writes, bool other_writes, u64 record,
 
 static HOT void read_by_blocks(Shadow& shadow, u64 record, u32 mask);
 
+// A read of a word that this block read before, where threads are ordered by mbarriers.
+static __attribute__((noinline)) void read_beside_mbarriers(u64 word, Shadow& shadow, u64 mine) {
+    u64 read = shadow.read;
+    u32 by = thread_in(read), time = time_in(read);
+    if (time < block->barrier_time)
+        shadow.read = mine;
+    else if ((read & 7) == ONE) {
+        if (by == thread)
+            shadow.read = mine | bytes_in(read);
+        else if (is_past(time, by, true) || is_known(time, by) || !(read & bytes_in(mine)))
+            shadow.read = mine;
+        else {
+            block->readers[word] = {{by, time}, {thread, block->time}};
+            shadow.read = mine | bytes_in(read) | WARPS;
+        }
+    } else {
+        // Where several read it before the first mbarrier was made there is no list: a barrier must come.
+        auto list = block->readers.find(word);
+        if (list != block->readers.end()) {
+            auto one = list->second.begin();
+            while (one != list->second.end() && one->by != thread) ++one;
+            if (one != list->second.end())
+                one->time = block->time;
+            else
+                list->second.push_back({thread, block->time});
+        }
+        shadow.read = mine | bytes_in(read) | WARPS;
+    }
+}
+
+// Whether some read of those that the record stands for, by several threads, is not ordered before now: the record is then of
+// that one, if it is known.
+static COLD bool is_any_beside(u64 word, u64& record) {
+    if (!block->clocks || (record & 7) == ONE || (record & 7) == SET) return true;
+    auto list = block->readers.find(word);
+    if (list == block->readers.end()) return true;
+    for (const Reader& one : list->second)
+        if (one.by != thread && !is_past(one.time, one.by, true) && !is_known(one.time, one.by)) {
+            record = block->instance << 37 | (u64)one.time << 17 | (u64)one.by << 7 | bytes_in(record) | ONE;
+            return true;
+        }
+    return false;
+}
+
+// Whether the multiplications that read what copy_bulk wrote there come before this thread's now.
+static COLD bool are_multiplications_past(u64 word, const void* address) {
+    u64 place = word - block->rank * (SLOT / 4);
+    if (!block->clocks || place >= shared_bytes / 4) return true;
+    for (u32 g = 0; g < num_warpgroups; ++g) {
+        u32 time = block->multiplied[place * num_warpgroups + g];
+        if (!time || time < block->barrier_time || is_known(time, first_agent + g)) continue;
+        fail_race(word, true, false, block->instance << 37 | (u64)time << 17 | (u64)(first_agent + g) << 7 | ONE, address);
+        return false;
+    }
+    return true;
+}
+
 static inline HOT void check_read(u64 word, u32 mask, const void* address) {
     u16 state = states[word], needed = mask | mask << 4;
-    if (__builtin_expect((state & (needed | FREED | IN_FLIGHT)) != needed, 0)) return fail_state(word, mask, false, address);
+    if (__builtin_expect((state & (needed | OUT_OF_REACH)) != needed, 0)) return fail_state(word, mask, false, address);
     Shadow& shadow = shadows[word];
     u64 first = word < SHARED_END / 4 ? cluster_first : window;
     u64 bits = (u64)mask << 3;
     u64 write = shadow.write;
     if (instance_in(write) >= first && write & bits) {
         if (instance_in(write) == block->instance) {
-            if (thread_in(write) != thread && !is_past(time_in(write), thread_in(write), true))
+            if (thread_in(write) != thread && !is_past(time_in(write), thread_in(write), true) &&
+                !is_known(time_in(write), thread_in(write)))
                 return fail_race(word, false, true, write, address);
         } else if (!is_ordered(instance_in(write), time_in(write)))
             return fail_race(word, false, true, write, address);
@@ -360,9 +512,12 @@ static inline HOT void check_read(u64 word, u32 mask, const void* address) {
     if (read == mine) return;
     if (instance_in(read) < first)
         shadow.read = mine;
-    else if (instance_in(read) != block->instance || (read & 7) == SET)
-        read_by_blocks(shadow, read, mask);
-    else {
+    else if (instance_in(read) != plain_instance || (read & 7) == SET) {
+        if (instance_in(read) == block->instance && (read & 7) != SET)
+            read_beside_mbarriers(word, shadow, mine);
+        else
+            read_by_blocks(shadow, read, mask);
+    } else {
         u32 by = thread_in(read);
         u64 kind = read & 7;
         bool alone = by == thread && kind == ONE;
@@ -376,14 +531,19 @@ static inline HOT void check_read(u64 word, u32 mask, const void* address) {
 static inline HOT void check_write(u64 word, u32 mask, u64 kind, const void* address) {
     u16 state = states[word];
     u16 needed = mask << 4;
-    if (__builtin_expect((state & (needed | FREED | IN_FLIGHT)) != needed, 0)) return fail_state(word, mask, true, address);
+    if (__builtin_expect((state & (needed | OUT_OF_REACH | BULK)) != needed, 0)) {
+        if ((state & (needed | OUT_OF_REACH)) != needed) return fail_state(word, mask, true, address);
+        if (!are_multiplications_past(word, address)) return;
+        state &= ~BULK;
+    }
     Shadow& shadow = shadows[word];
     u64 first = word < SHARED_END / 4 ? cluster_first : window;
     u64 bits = (u64)mask << 3;
     u64 write = shadow.write;
     if (instance_in(write) >= first && write & bits && !(write & kind & ATOMIC)) {
         if (instance_in(write) == block->instance) {
-            if (thread_in(write) != thread && !is_past(time_in(write), thread_in(write), true))
+            if (thread_in(write) != thread && !is_past(time_in(write), thread_in(write), true) &&
+                !is_known(time_in(write), thread_in(write)))
                 return fail_race(word, true, true, write, address);
         } else if (!is_ordered(instance_in(write), time_in(write)))
             return fail_race(word, true, true, write, address);
@@ -396,7 +556,8 @@ static inline HOT void check_write(u64 word, u32 mask, u64 kind, const void* add
                     return fail_race(word, true, false, read, address);
         } else if (instance_in(read) == block->instance) {
             if (!(thread_in(read) == thread && (read & 7) == ONE) &&
-                !is_past(time_in(read), thread_in(read), (read & 7) != WARPS))
+                !is_past(time_in(read), thread_in(read), (read & 7) != WARPS) &&
+                !((read & 7) == ONE && is_known(time_in(read), thread_in(read))) && is_any_beside(word, read))
                 return fail_race(word, true, false, read, address);
         } else if (!is_ordered(instance_in(read), time_in(read)))
             return fail_race(word, true, false, read, address);
@@ -451,13 +612,27 @@ static COLD void fail_address(u64 address, int size, bool writes, const void* fr
         fail(from, 0, 0, "thread %u %s memory that is not the device's", thread, verb);
 }
 
+static COLD void check_registers(u64 address, u64 size, bool writes, const void* from) {
+    for (const Registers& one : fiber->registers)
+        if (address + size > (u64)one.at && address < (u64)(one.at + 64))
+            fail(from, 0, 0,
+                 "thread %u %s registers that a multiplication of its warpgroup has under way: a warpgroup_wait that names "
+                 "them is missing",
+                 thread, writes ? "writes" : "reads");
+}
+// An access to the thread's own memory: no multiplication may have it under way.
+static inline HOT void access_own(u64 address, u64 size, bool writes, const void* from) {
+    if (__builtin_expect(address + size - poison_low < poison_size + size, 0)) check_registers(address, size, writes, from);
+}
+
 template <int SIZE, bool WRITES>
 static inline HOT void access(u64 address, const void* from) {
     if (__builtin_expect(!--patience, 0))
         return fail(from, 0, 0, "thread %u has made 2^27 accesses on end: what it waits for will not come", thread);
     u64 offset = address - (u64)base;
     if (__builtin_expect(offset >= space, 0)) {
-        if (address - stack_low < STACK || address - image_low < image_high - image_low) return;
+        if (address - stack_low < STACK) return access_own(address, SIZE, WRITES, from);
+        if (address - image_low < image_high - image_low) return;
         return fail_address(address, SIZE, WRITES, from);
     }
     if (SIZE > 1 && offset % SIZE) {
@@ -485,7 +660,8 @@ static void access_range(u64 address, u64 size, bool writes, u64 kind, const voi
     if (!size) return;
     u64 offset = address - (u64)base;
     if (offset >= space || offset + size > space) {
-        if (address - stack_low < STACK || address - image_low < image_high - image_low) return;
+        if (address - stack_low < STACK) return access_own(address, size, writes, from);
+        if (address - image_low < image_high - image_low) return;
         return fail_address(address, (int)size, writes, from);
     }
     for (u64 at = offset; at < offset + size;) {
@@ -563,6 +739,9 @@ static void prepare(Fiber& f) {
     f.status = RUNNABLE;
     f.copies.clear();
     f.group = 0;
+    f.awaited = 0;
+    f.registers.clear();
+    f.multiplications = f.committed = 0;
     f.file = "";
     f.line = 0;
 #if defined(__x86_64__)
@@ -609,7 +788,10 @@ static void wait_as(Status status, const char* file, int line) {
     leave();
 }
 
-static void set_key() { key = block->instance << 37 | (u64)block->time << 17 | (u64)thread << 7; }
+static void set_key() {
+    plain_instance = block->clocks ? 0 : block->instance;
+    key = block->instance << 37 | (u64)block->time << 17 | (u64)thread << 7;
+}
 
 static void tick(Block& b) {
     if (++b.time >= 1u << 20) fail(0, 0, 0, "a block meets at more than a million barriers, which is more than the emulator counts");
@@ -648,7 +830,10 @@ static u32 lanes_of(u32 warp_number) {
 
 static inline float truncated(double x) {
     float y = (float)x;
-    if (std::isfinite(y) && std::fabs((double)y) > std::fabs(x)) y = std::nextafterf(y, 0.0f);
+    u32 bits;
+    memcpy(&bits, &y, 4);
+    bits -= (bits & 0x7f800000) != 0x7f800000 && std::fabs((double)y) > std::fabs(x);
+    memcpy(&y, &bits, 4);
     return y;
 }
 
@@ -719,10 +904,24 @@ static void compute_mma_of_bytes(Warp& w) {
     }
 }
 
+// Vector clocks: into[i] = max(into[i], from[i]).
+static void join(u32* into, const u32* from) {
+    for (u32 i = 0; i < num_agents; ++i) into[i] = into[i] < from[i] ? from[i] : into[i];
+}
+
+// After a __syncwarp each lane of a warp knows what any of them knew.
+static void join_lanes(u32 first) {
+    u32* clock = block->clocks + first * num_agents;
+    for (u32 i = 1; i < 32; ++i) join(clock, clock + i * num_agents);
+    for (u32 i = 0; i < 32; ++i) clock[first + i] = block->time;
+    for (u32 i = 1; i < 32; ++i) memcpy(clock + i * num_agents, clock, num_agents * sizeof(u32));
+}
+
 static void complete(Warp& w, u32 lanes) {
     if (w.kind == WARP_BARRIER) {
         tick(*block);
         w.time = block->time;
+        if (block->clocks) join_lanes(thread / 32 * 32);
     } else if (w.kind == SHUFFLE) {
         u64 from[32];
         for (u32 i = 0; i < lanes; ++i) from[i] = w.lanes[i].bits;
@@ -871,6 +1070,452 @@ EXPORT void emulator_copy_wait(int groups) {
         }
     }
     copies.erase(copies.begin(), copies.begin() + done);
+}
+
+// ---------------------------------------------------------------- mbarriers and the copies that they wait for
+
+static u32 place_in_shared(const void* at) {
+    u64 offset = (u64)at - (u64)block->shared;
+    return offset < SLOT ? (u32)offset : ~0u;
+}
+
+static void begin_clocks(const char* file, int line) {
+    if (num_agents > MAX_AGENTS)
+        fail(0, file, line, "a block of %u threads is too large for the emulator to have mbarriers", num_threads);
+    block->clock_memory.assign((u64)num_threads * num_agents, 0);
+    block->multiplied.assign((u64)shared_bytes / 4 * num_warpgroups, 0);
+    block->clocks = block->clock_memory.data();
+    set_key();
+}
+
+EXPORT void emulator_mbarrier_init(void* at, int count, const char* file, int line) {
+    u32 place = place_in_shared(at);
+    if (place % 8 || place + 8 > shared_bytes)
+        fail(0, file, line, "thread %u initialises an mbarrier that is not a word of 64 bits in its block's shared memory",
+             thread);
+    if (count < 1 || count >= 1 << 20) fail(0, file, line, "thread %u initialises an mbarrier for %d arrivals", thread, count);
+    auto found = block->mbarriers.find(place);
+    bool again = found != block->mbarriers.end();
+    if (again && (found->second.last_use >= block->barrier_time || !found->second.copies.empty()))
+        fail(0, file, line, "thread %u initialises the mbarrier at byte %u again, which was used since the last barrier",
+             thread, place);
+    if (!again && block->mbarriers.size() == MAX_MBARRIERS)
+        fail(0, file, line, "more than %u mbarriers, which is more than the emulator counts", MAX_MBARRIERS);
+    if (checked) {
+        if (!block->clocks) begin_clocks(file, line);
+        u64 word = ((byte*)at - base) / 4;
+        for (int i = 0; i < 2; ++i) states[word + i] &= ~MBARRIER;
+        access_range((u64)at, 8, true, 0, HERE);
+        for (int i = 0; i < 2; ++i) states[word + i] |= MBARRIER;
+    }
+    u32 agent = again ? found->second.agent : first_agent + num_warpgroups + (u32)block->mbarriers.size();
+    Mbarrier& m = block->mbarriers[place];
+    m = Mbarrier();
+    m.place = place;
+    m.agent = agent;
+    m.count = m.missing = count;
+    m.init_time = m.last_use = block->time;
+    m.init_by = thread;
+    if (block->clocks) {
+        m.clock.assign(num_agents, 0);
+        m.ended.assign(num_agents, 0);
+    }
+}
+
+static Mbarrier& mbarrier_at(const void* at, const char* file, int line) {
+    u32 place = place_in_shared(at);
+    auto found = block->mbarriers.find(place);
+    if (found == block->mbarriers.end()) {
+        char text[60] = "what is not in its block's shared memory";
+        if (place != ~0u) sprintf(text, "byte %u of shared memory", place);
+        fail(0, file, line, "thread %u uses %s as an mbarrier, which nobody has initialised", thread, text);
+    }
+    Mbarrier& m = found->second;
+    if (checked && m.init_by != thread && !is_past(m.init_time, m.init_by, true) && !is_known(m.init_time, m.init_by))
+        fail(0, file, line, "thread %u uses the mbarrier at byte %u that thread %u initialises, with no barrier between",
+             thread, place, m.init_by);
+    m.last_use = block->time;
+    return m;
+}
+
+// What comes before the phase's arrivals is past for this thread of the block.
+static void take_clock(Block& b, u32 t, const Mbarrier& m) {
+    if (b.clocks) join(b.clocks + t * num_agents, m.ended.data());
+}
+
+static void end_phase(Block& b, Mbarrier& m, const char* file, int line) {
+    if (m.phase && !m.awaited)
+        return fail(0, file, line,
+                    "a phase of the mbarrier at byte %u ends before anybody has waited for the one before: there are more "
+                    "arrivals than the %u of a phase, or a wait is missing",
+                    m.place, m.count);
+    ++m.phase;
+    m.missing = m.count;
+    m.expected = m.issued = 0;
+    m.awaited = false;
+    m.ended = m.clock;
+    for (u32 t = 0; t < num_threads; ++t) {
+        Fiber& f = b.fibers[t];
+        if (f.status != AT_MBARRIER || f.awaited != &m) continue;
+        f.status = RUNNABLE;
+        take_clock(b, t, m);
+        m.awaited = woken = true;
+    }
+}
+
+static void check_bytes(const Mbarrier& m, const char* file, int line) {
+    if (!m.missing && m.issued > m.expected)
+        fail(0, file, line, "the mbarrier at byte %u expects %llu bytes in this phase, and copies of %llu are under way", m.place,
+             (unsigned long long)m.expected, (unsigned long long)m.issued);
+}
+
+EXPORT void emulator_mbarrier_arrive(void* at, int bytes, const char* file, int line) {
+    Mbarrier& m = mbarrier_at(at, file, line);
+    if (bytes < 0 || bytes >= 1 << 20) fail(0, file, line, "thread %u has an mbarrier expect %d bytes", thread, bytes);
+    if (!m.missing)
+        fail(0, file, line, "thread %u arrives at the mbarrier at byte %u, at which all %u of this phase are", thread, m.place,
+             m.count);
+    if (block->clocks) {
+        tick(*block);
+        u32* clock = block->clocks + thread * num_agents;
+        clock[thread] = block->time;
+        join(m.clock.data(), clock);
+        set_key();
+    }
+    --m.missing;
+    m.expected += bytes;
+    check_bytes(m, file, line);
+    if (!m.missing && m.expected == m.issued && m.copies.empty()) end_phase(*block, m, file, line);
+}
+
+EXPORT void emulator_mbarrier_wait(void* at, unsigned parity, const char* file, int line) {
+    Mbarrier& m = mbarrier_at(at, file, line);
+    if (parity > 1) fail(0, file, line, "thread %u waits at an mbarrier for a phase of parity %u", thread, parity);
+    if (m.phase % 2 == parity) {
+        fiber->awaited = &m;
+        wait_as(AT_MBARRIER, file, line);
+    } else if (m.phase) {
+        take_clock(*block, thread, m);
+        m.awaited = true;
+    }
+}
+
+EXPORT void emulator_copy_bulk(void* to, const void* from, int bytes, void* at, const char* file, int line) {
+    Mbarrier& m = mbarrier_at(at, file, line);
+    if (bytes <= 0 || bytes % 16) fail(0, file, line, "copy_bulk of %d bytes, which are no multiple of 16", bytes);
+    if ((u64)to % 16 || (u64)from % 16)
+        fail(0, file, line, "a misaligned access: thread %u calls copy_bulk, and a pointer is not 16-byte aligned", thread);
+    if (place_in_shared(to) == ~0u)
+        fail(0, file, line, "thread %u calls copy_bulk to what is not its block's shared memory", thread);
+    if (checked) {
+        u64 source = (u64)from - (u64)base, word = ((byte*)to - base) / 4;
+        if (source < ARENA || source >= space)
+            fail(0, file, line, "thread %u calls copy_bulk from what is not global memory", thread);
+        access_range((u64)from, bytes, false, 0, HERE);
+        u64 stored = ~0ull;
+        for (int i = 0; i < bytes / 4; ++i)
+            if (states[word + i] & WRITTEN && !(states[word + i] & BULK)) stored = word + i;
+        access_range((u64)to, bytes, true, 0, HERE);
+        if (stored != ~0ull) {
+            char text[200];
+            fail(0, file, line, "thread %u calls copy_bulk to %s, where an ordinary store was before: no fence orders the two",
+                 thread, where(stored * 4, text));
+        }
+        for (int i = 0; i < bytes / 4; ++i) states[word + i] = (states[word + i] & ~WRITTEN) | IN_FLIGHT | BULK;
+    }
+    memset(to, 0xff, bytes);
+    m.copies.push_back({(byte*)to, (const byte*)from, (u32)bytes, file, line});
+    m.issued += bytes;
+    // Whoever waits for the copy comes after what made room for it.
+    if (block->clocks) join(m.clock.data(), block->clocks + thread * num_agents);
+    check_bytes(m, file, line);
+}
+
+// Ends phases that wait for their copies only: all, or some of them.
+static void land(Block& b, bool all) {
+    for (auto& one : b.mbarriers) {
+        Mbarrier& m = one.second;
+        if (m.missing || m.expected != m.issued || m.copies.empty()) continue;
+        if (!all && next_random() % 2) continue;
+        for (const BulkCopy& copy : m.copies) {
+            memcpy(copy.to, copy.from, copy.bytes);
+            if (!checked) continue;
+            u64 word = (copy.to - base) / 4;
+            for (u32 i = 0; i < copy.bytes / 4; ++i) {
+                states[word + i] = (states[word + i] & ~IN_FLIGHT) | WRITTEN;
+                shadows[word + i].write = b.instance << 37 | (u64)b.time << 17 | (u64)m.agent << 7 | 0x78;
+            }
+        }
+        if (b.clocks) {
+            tick(b);
+            m.clock[m.agent] = b.time;
+        }
+        BulkCopy last = m.copies.back();
+        m.copies.clear();
+        end_phase(b, m, last.file, last.line);
+    }
+}
+
+// ---------------------------------------------------------------- warpgroups
+
+// Where the fields of a matrix's description are, as in device.cuh.
+static const u64 ROWS_OF_64_BYTES = 1ull << 16 | (u64)(512 / 16) << 32 | 2ull << 62;
+
+EXPORT u64 emulator_matrix(const void* shared, const char* file, int line) {
+    u32 place = place_in_shared(shared);
+    if (place == ~0u) fail(0, file, line, "thread %u describes a matrix that is not in its block's shared memory", thread);
+    if (place % 512)
+        fail(0, file, line, "thread %u describes a matrix at byte %u of shared memory, which is not 512-byte aligned", thread,
+             place);
+    return place >> 4 | ROWS_OF_64_BYTES;
+}
+
+static Warpgroup& own_warpgroup(const char* file, int line) {
+    u32 number = thread / 128;
+    if (number >= num_warpgroups)
+        fail(0, file, line, "a warpgroup operation in a warpgroup of %u threads; it needs all 128", num_threads % 128);
+    return block->warpgroups[number];
+}
+
+static COLD void fail_warpgroup(const char* file, int line, const char* other_file, int other_line) {
+    fail(0, file, line, "threads of a warpgroup diverge: thread %u is here while others are at %s:%d", thread, other_file,
+         other_line);
+}
+
+static void set_poison() {
+    poison_low = poison_size = 0;
+    if (fiber->registers.empty()) return;
+    u64 low = ~0ull, high = 0;
+    for (const Registers& one : fiber->registers) {
+        low = std::min(low, (u64)one.at);
+        high = std::max(high, (u64)(one.at + 64));
+    }
+    poison_low = low;
+    poison_size = high - low;
+}
+
+static size_t find_registers(const Fiber& f, const void* d) {
+    size_t i = 0;
+    while (i < f.registers.size() && f.registers[i].at != d) ++i;
+    return i;
+}
+
+static void check_matrix(u64 matrix, const char* file, int line) {
+    u32 place = (u32)(matrix & 0x3fff) << 4;
+    if ((matrix & ~0x3fffull) != ROWS_OF_64_BYTES || (place % 512 != 0 && place % 512 != 32))
+        fail(0, file, line, "thread %u multiplies by what shared_matrix did not describe: 0x%llx", thread,
+             (unsigned long long)matrix);
+}
+
+EXPORT void emulator_warpgroup_multiply(void* d, int of_bytes, u64 a, u64 b, bool adds, const char* file, int line) {
+    Warpgroup& g = own_warpgroup(file, line);
+    check_matrix(a, file, line);
+    check_matrix(b, file, line);
+    size_t i = find_registers(*fiber, d);
+    if (i == fiber->registers.size()) {
+        Registers one;
+        one.at = (u32*)d;
+        memcpy(one.values, d, sizeof one.values);
+        fiber->registers.push_back(one);
+        std::fill(one.at, one.at + 64, POISON);
+        set_poison();
+    }
+    const u32* clock = block->clocks ? block->clocks + thread * num_agents : 0;
+    size_t number = fiber->multiplications++;
+    if (number == g.under_way.size()) {
+        g.under_way.push_back({(bool)of_bytes, adds, a, b, i, file, line, {}, block->barrier_time});
+        if (clock) g.under_way.back().known.assign(clock, clock + num_agents);
+        return;
+    }
+    Multiplication& m = g.under_way[number];
+    if (m.line != line || strcmp(m.file, file)) fail_warpgroup(file, line, m.file, m.line);
+    if (m.a != a || m.b != b || m.adds != adds || m.registers != i)
+        fail(0, file, line, "threads of a warpgroup diverge: thread %u multiplies other matrices, or into other registers",
+             thread);
+    if (clock)
+        for (u32 k = 0; k < num_agents; ++k) m.known[k] = std::min(m.known[k], clock[k]);
+}
+
+EXPORT void emulator_warpgroup_commit(const char* file, int line) {
+    own_warpgroup(file, line);
+    fiber->committed = fiber->multiplications;
+}
+
+// One word of what a multiplication reads.
+static bool check_operand(const Multiplication& m, u32 place, u32 number) {
+    char text[200], who[60];
+    u64 word = ((u64)(block->shared - base) + place) / 4;
+    u16 state = place + 4 <= shared_bytes ? states[word] : 0;
+    const char* what = 0;
+    if (place + 4 > shared_bytes || (state & LIVE) != LIVE)
+        what = "which is out of bounds";
+    else if (state & MBARRIER)
+        what = "which is an mbarrier's";
+    else if (state & IN_FLIGHT)
+        what = "where a copy is under way: the wait for it is missing, or the copy came before the end of the multiplication";
+    else if ((state & WRITTEN) != WRITTEN)
+        what = "which nobody wrote";
+    else if (!(state & BULK))
+        what = "which an ordinary store wrote: no fence orders it before the tensor cores";
+    where(word * 4, text);
+    if (what) {
+        fail(0, m.file, m.line, "warpgroup %u multiplies by %s, %s", number, text, what);
+        return false;
+    }
+    u64 write = shadows[word].write;
+    u32 by = thread_in(write), time = time_in(write);
+    if (instance_in(write) == block->instance && time >= m.barrier_time && !(m.known.size() && time < m.known[by])) {
+        fail(0, m.file, m.line, "a race: warpgroup %u multiplies by %s that %s wrote, which its threads have not waited for",
+             number, text, who_is(by, who));
+        return false;
+    }
+    block->multiplied[word % (SLOT / 4) * num_warpgroups + number] = block->time;
+    return true;
+}
+
+// Finds the 32 bytes along K of each row, as two sixteens.
+static bool find_operand(const Multiplication& m, u64 matrix, int rows, u32 number, const byte* (*sixteens)[2]) {
+    u32 start = (u32)(matrix & 0x3fff) << 4;
+    for (int r = 0; r < rows; ++r)
+        for (int s = 0; s < 2; ++s) {
+            u32 place = start + r / 8 * 512 + r % 8 * 64 + s * 16;
+            place ^= (place >> 7 & 3) << 4;
+            if (place + 16 > SLOT) return false;
+            sixteens[r][s] = block->shared + place;
+            for (int i = 0; checked && i < 16; i += 4)
+                if (!check_operand(m, place + i, number)) return false;
+        }
+    return true;
+}
+
+static const float* halves() {
+    static float all[65536];
+    static bool made = false;
+    if (!made)
+        for (u32 i = 0; i < 65536; ++i) all[i] = half_of(i);
+    made = true;
+    return all;
+}
+
+// d (64 x 128) = a (64 x K) · b (K x 128).
+template <int K, class Number>
+__attribute__((optimize("O3"))) static void multiply_matrices(const Number (&a)[64][K], const Number (&b)[K][128],
+                                                              Number (&d)[64][128]) {
+    for (int i = 0; i < 64; ++i) {
+        Number row[128] = {};
+        for (int k = 0; k < K; ++k)
+            for (int j = 0; j < 128; ++j) row[j] += a[i][k] * b[k][j];
+        memcpy(d[i], row, sizeof row);
+    }
+}
+
+static bool perform(const Multiplication& m, u32 number, u32 (&sums)[64][128]) {
+    static const byte *a_at[64][2], *b_at[128][2];
+    if (!find_operand(m, m.a, 64, number, a_at) || !find_operand(m, m.b, 128, number, b_at)) return false;
+    if (m.of_bytes) {
+        static int a[64][32], b[32][128], d[64][128];
+        for (int k = 0; k < 32; ++k) {
+            for (int r = 0; r < 64; ++r) a[r][k] = a_at[r][k / 16][k % 16];
+            for (int r = 0; r < 128; ++r) b[k][r] = b_at[r][k / 16][k % 16];
+        }
+        multiply_matrices(a, b, d);
+        for (int i = 0; i < 64; ++i)
+            for (int j = 0; j < 128; ++j) {
+                long long sum = d[i][j] + (long long)(m.adds ? (int)sums[i][j] : 0);
+                if (sum != (int)sum) {
+                    fail(0, m.file, m.line, "a sum of products of bytes leaves the range of 32-bit integers");
+                    return false;
+                }
+                sums[i][j] = (u32)sum;
+            }
+        return true;
+    }
+    static double a[64][16], b[16][128], d[64][128];
+    const float* numbers = halves();
+    for (int k = 0; k < 16; ++k) {
+        for (int r = 0; r < 64; ++r) a[r][k] = numbers[((const u16*)a_at[r][k / 8])[k % 8]];
+        for (int r = 0; r < 128; ++r) b[k][r] = numbers[((const u16*)b_at[r][k / 8])[k % 8]];
+    }
+    multiply_matrices(a, b, d);
+    for (int i = 0; i < 64; ++i)
+        for (int j = 0; j < 128; ++j) {
+            float before = 0.0f;
+            if (m.adds) memcpy(&before, &sums[i][j], 4);
+            before = truncated((double)before + d[i][j]);
+            memcpy(&sums[i][j], &before, 4);
+        }
+    return true;
+}
+
+// Performs what a warpgroup has under way, and leaves the sums with the registers, which do not show them yet.
+static void perform_all(Warpgroup& g, u32 number) {
+    if (g.under_way.empty()) return;
+    Fiber* of_group = block->fibers + number * 128;
+    for (u32 t = 0; t < 128; ++t)
+        if (of_group[t].multiplications != g.under_way.size())
+            fail(0, g.file, g.line, "threads of a warpgroup diverge: of its %zu multiplications thread %u has begun %zu",
+                 g.under_way.size(), number * 128 + t, of_group[t].multiplications);
+    for (size_t i = 0; i < of_group->registers.size(); ++i) {
+        static u32 sums[64][128];
+        auto each = [&](auto f) {
+            for (int t = 0; t < 128; ++t)
+                for (int e = 0; e < 64; ++e)
+                    f(of_group[t].registers[i].values[e],
+                      sums[t / 32 * 16 + t % 32 / 4 + e / 2 % 2 * 8][e / 4 * 8 + t % 4 * 2 + e % 2]);
+        };
+        each([](u32& one, u32& sum) { sum = one; });
+        for (const Multiplication& m : g.under_way)
+            if (m.registers == i && !perform(m, number, sums)) return;
+        each([](u32& one, u32& sum) { one = sum; });
+    }
+    g.under_way.clear();
+    if (block->clocks) tick(*block);
+    for (int t = 0; t < 128; ++t) {
+        of_group[t].multiplications = of_group[t].committed = 0;
+        if (block->clocks) block->clocks[(number * 128 + t) * num_agents + first_agent + number] = block->time;
+    }
+}
+
+static void meet_warpgroup(int kind, size_t named, const char* file, int line) {
+    Warpgroup& g = own_warpgroup(file, line);
+    u32 number = thread / 128;
+    if (g.arrived == 0) {
+        g.kind = kind;
+        g.file = file;
+        g.line = line;
+        g.named = named;
+    } else if (g.kind != kind || g.line != line || strcmp(g.file, file) || g.named != named)
+        fail_warpgroup(file, line, g.file, g.line);
+    if (++g.arrived < 128) {
+        wait_as(AT_WARPGROUP, file, line);
+        return;
+    }
+    g.arrived = 0;
+    if (kind == MULTIPLIED) perform_all(g, number);
+    for (u32 t = number * 128; t < number * 128 + 128; ++t) block->fibers[t].status = RUNNABLE;
+    woken = true;
+    set_key();
+}
+
+EXPORT void emulator_warpgroup_wait(void* d, const char* file, int line) {
+    if (fiber->committed != fiber->multiplications)
+        fail(0, file, line, "thread %u waits for multiplications, and the last of them were not committed", thread);
+    size_t i = find_registers(*fiber, d);
+    meet_warpgroup(MULTIPLIED, i, file, line);
+    if (i == fiber->registers.size()) return;
+    Registers& one = fiber->registers[i];
+    for (int e = 0; e < 64; ++e)
+        if (one.at[e] != POISON)
+            fail(0, file, line, "thread %u wrote to registers that a multiplication of its warpgroup had under way", thread);
+    memcpy(one.at, one.values, sizeof one.values);
+    fiber->registers.erase(fiber->registers.begin() + i);
+    set_poison();
+}
+
+EXPORT void emulator_warpgroup_registers(int count, const char* file, int line) {
+    if (count < 24 || count > 256 || count % 8)
+        fail(0, file, line, "thread %u asks for %d registers; it may have a multiple of 8 from 24 to 256", thread, count);
+    meet_warpgroup(REGISTERS, count, file, line);
 }
 
 struct Counter {
@@ -1075,10 +1720,12 @@ static void shuffle(u32* order, u32 count, bool shuffled) {
 }
 
 static COLD void fail_stuck() {
-    char text[1200];
+    char text[1600];
     int length = 0;
-    const char* names[] = {"is running", "waits at the barrier", "waits at cluster_sync", "waits for its warp", "has ended"};
+    const char* names[] = {"is running", "waits at the barrier", "waits at cluster_sync", "waits for its warp",
+                           "waits for its warpgroup", "waits at an mbarrier", "has ended"};
     const char* file = 0;
+    const Mbarrier* awaited = 0;
     int line = 0, kinds = 0;
     std::map<std::pair<int, std::pair<std::string, int>>, int> seen;
     for (u32 b = 0; b < cluster_size; ++b)
@@ -1093,16 +1740,23 @@ static COLD void fail_stuck() {
             }
             if (known) continue;
             seen[{f.status, {f.status == DONE ? "" : f.file, f.status == DONE ? 0 : f.line}}] = 1;
-            if (f.status != DONE && !file) {
+            if (f.status != DONE && (!file || (f.status == AT_MBARRIER && !awaited))) {
                 file = f.file;
                 line = f.line;
             }
+            if (f.status == AT_MBARRIER && !awaited) awaited = f.awaited;
             if (++kinds > 6) continue;
             length += snprintf(text + length, sizeof text - length, "%s thread %u %s", length ? "," : "", t, names[f.status]);
             if (f.status != DONE && length < 1000)
                 length += snprintf(text + length, sizeof text - length, " (%s:%d)", f.file, f.line);
+            if (f.status == AT_MBARRIER && length < 1000)
+                length += snprintf(text + length, sizeof text - length,
+                                   " at byte %u, which lacks %u of %u arrivals, expects %llu bytes and has copies of %llu "
+                                   "under way",
+                                   f.awaited->place, f.awaited->missing, f.awaited->count,
+                                   (unsigned long long)f.awaited->expected, (unsigned long long)f.awaited->issued);
         }
-    fail(0, file, line, "a divergent barrier:%s", text);
+    fail(0, file, line, "%s:%s", awaited ? "a phase that never ends" : "a divergent barrier", text);
 }
 
 static bool same_place(const Fiber& a, const Fiber& b) { return a.line == b.line && !strcmp(a.file, b.file); }
@@ -1166,13 +1820,18 @@ static void run_cluster(u32 x, u32 y, u32 z, bool shuffled) {
         one.seen.clear();
         one.cluster_epoch = 0;
         one.was_read = false;
+        one.warpgroups.resize(num_warpgroups);
+        for (Warpgroup& g : one.warpgroups) g.arrived = 0, g.under_way.clear();
+        one.mbarriers.clear();
+        one.clocks = 0;
+        one.readers.clear();
         memset(one.shared, 0xff, shared_bytes);
         if (checked) set_states(b * SLOT, shared_bytes, LIVE);
         for (u32 t = 0; t < num_threads; ++t) prepare(one.fibers[t]);
     }
     u32 block_order[MAX_CLUSTER], warp_order[32], lane_order[32];
     for (;;) {
-        bool ran = false;
+        woken = false;
         shuffle(block_order, cluster_size, shuffled);
         for (u32 i = 0; i < cluster_size; ++i) {
             block = &blocks[block_order[i]];
@@ -1189,13 +1848,14 @@ static void run_cluster(u32 x, u32 y, u32 z, bool shuffled) {
                         if (fiber->status != RUNNABLE) continue;
                         set_key();
                         stack_low = (u64)fiber->stack_low;
+                        set_poison();
                         patience = PATIENCE;
                         enter(fiber);
                         if (failed) {
                             fiber = 0;
                             return;
                         }
-                        again = ran = true;
+                        again = true;
                     }
                 }
             }
@@ -1209,10 +1869,25 @@ static void run_cluster(u32 x, u32 y, u32 z, bool shuffled) {
             for (u32 t = 0; t < num_threads && all_done; ++t) all_done = blocks[b].fibers[t].status == DONE;
         if (failed) return;
         if (all_done) break;
-        if (!opened) return fail_stuck();
+        // Copies arrive when no thread can go on without them, some before others.
+        for (int all = !shuffled; !opened && !woken && all < 2; ++all)
+            for (u32 b = 0; b < cluster_size; ++b) {
+                block = &blocks[b];
+                land(blocks[b], all);
+            }
+        if (failed) return;
+        if (!opened && !woken) return fail_stuck();
     }
     for (u32 b = 0; b < cluster_size; ++b) {
         Block& one = blocks[b];
+        for (const auto& m : one.mbarriers)
+            if (!m.second.copies.empty())
+                return fail(0, m.second.copies[0].file, m.second.copies[0].line,
+                            "the block ends while a copy of copy_bulk is under way, which nobody waits for");
+        for (const Warpgroup& g : one.warpgroups)
+            if (!g.under_way.empty())
+                return fail(0, g.under_way[0].file, g.under_way[0].line,
+                            "the block ends while a multiplication is under way, which nobody waits for");
         if (one.was_read && one.peer_epoch == one.cluster_epoch) {
             fail(0, one.peer_file, one.peer_line,
                  "another block reads the shared memory of block %u of its cluster, which may have ended: cluster_sync is "
@@ -1231,6 +1906,9 @@ EXPORT int emulator_launch(void (*kernel)(void**), void** arguments, const u32* 
     grid = {blocks_of_grid[0], blocks_of_grid[1], blocks_of_grid[2]};
     num_threads = threads;
     num_warps = (threads + 31) / 32;
+    num_warpgroups = threads / 128;
+    first_agent = num_warps * 32;
+    num_agents = first_agent + num_warpgroups + MAX_MBARRIERS;
     shared_bytes = bytes;
     cluster_size = cluster;
     checked = is_checked;

@@ -299,10 +299,17 @@ class EmulatedRuntime:
             kernel.cluster == 1 or self.architecture >= _CLUSTERS_FROM,
             f"a cluster on compute capability {self.architecture / 10:.1f}",
         )
+        require(
+            kernel.architecture in ("", f"sm_{self.architecture}a"),
+            f"a kernel for {kernel.architecture} on compute capability {self.architecture / 10:.1f}",
+        )
         require(z % kernel.cluster == 0, f"{z} blocks along z are no multiple of the cluster of {kernel.cluster}")
 
     def _compile(self, kernel: Kernel) -> _Compiled:
         defines = (f"-D__CUDA_ARCH__={self.architecture * 10}", *(f"-D{n}={value}" for n, value in kernel.defines))
+        if kernel.architecture:
+            # As nvcc says it: what only this architecture has.
+            defines = (f"-D__CUDA_ARCH_FEAT_SM{self.architecture}_ALL", *defines)
         stem = re.sub(r"\W+", "-", f"{Path(kernel.source).stem}-{kernel.name}")[:60].strip("-")
         path = build.build_kernel(stem, program_text(kernel.source), kernel.name, defines, not self.bare)
         loaded = ctypes.CDLL(str(path))

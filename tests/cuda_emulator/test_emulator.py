@@ -40,19 +40,20 @@ def places_of(name):
     return [f"{MISTAKES}:{i + 1}" for i in range(start, end) if lines[i].endswith("// here")]
 
 
-def plant(name, *, seed=0, grid=(1, 1, 1), shared_bytes=0, cluster=1, n=THREADS, dtype=np.float32, third=None):
-    """Launch a kernel of mistakes.cu on 64 threads, x of 64 elements and y of 64 for each block."""
+def plant(name, *, seed=0, grid=(1, 1, 1), n=THREADS, elements=THREADS, dtype=np.float32, third=None, **of_kernel):
+    """Launch a kernel of mistakes.cu on 64 threads or others, x of 64 elements or more and y of one for each thread."""
     runtime = EmulatedRuntime(seed=seed, bare=False)
-    blocks = grid[0] * grid[1] * grid[2]
-    x = runtime.upload(np.arange(THREADS).astype(dtype))
-    y = runtime.empty((blocks * THREADS,), dtype)
+    kernel = Kernel(MISTAKES, name, **{"threads": THREADS, **of_kernel})
+    x = runtime.upload(np.arange(elements).astype(dtype))
+    y = runtime.empty((grid[0] * grid[1] * grid[2] * kernel.threads,), dtype)
     if third is not None:
         third = runtime.upload(third)
-    kernel = Kernel(MISTAKES, name, threads=THREADS, shared_bytes=shared_bytes, cluster=cluster)
     runtime.launch(kernel, grid, (x, y, np.int32(n) if third is None else third))
 
 
 COUNTER = np.zeros(1, np.uint32)
+SLOT, SLOTS = {"shared_bytes": 272, "n": 3}, {"shared_bytes": 784, "n": 5}
+WARPGROUP = {"threads": 160, "elements": 2048, "shared_bytes": 8208, "n": 3, "architecture": "sm_90a"}
 # Kernel, how it is launched, what is said of it.
 FOUND = [
     ("reads_past_the_end", {}, "thread 31 reads out of bounds: byte 256 of an array of 256 bytes"),
@@ -99,6 +100,49 @@ FOUND = [
     ("cluster_barrier_missing", {"grid": (1, 1, 2), "cluster": 2, "shared_bytes": 256}, "shared memory of block 1"),
     ("cluster_block_ends_early", {"grid": (1, 1, 2), "cluster": 2, "shared_bytes": 256}, "cluster_sync is missing"),
     ("cluster_barrier_of_one", {"grid": (1, 1, 2), "cluster": 2}, "a divergent barrier: .*cluster_sync.*has ended"),
+    ("mbarrier_wait_missing", SLOT, "where a copy of copy_bulk is under way: the wait for its mbarrier is missing"),
+    ("mbarrier_of_the_wrong_parity", SLOT, "thread 0 reads byte 0 .* where a copy of copy_bulk is under way"),
+    ("mbarrier_of_another_copy", SLOTS, "a race: thread .* that copy_bulk for the mbarrier at byte 256 wrote"),
+    ("slot_given_back_too_early", SLOT, "a race: .* shared memory that thread .*, nor an mbarrier"),
+    ("slot_given_back_by_one_lane", SLOT, "a race: .* shared memory that thread .*, nor an mbarrier"),
+    ("slot_given_back_by_one_of_many", SLOT, "a race: .* byte 0 of shared memory that thread"),
+    ("slot_not_waited_for", SLOTS, "under way: .* or before it one for those who use the slot"),
+    ("copy_before_the_last_has_landed", SLOTS, "thread 0 writes byte 0 .* where a copy of copy_bulk is under way"),
+    ("expects_too_few_bytes", SLOT, "byte 256 expects 128 bytes in this phase, and copies of 256 are under way"),
+    ("expects_too_many_bytes", SLOT, "a phase that never ends: .* expects 257 bytes and has copies of 256 under way"),
+    ("stores_to_a_slot", SLOT, "a race: thread .* byte .* of shared memory"),
+    ("copies_over_what_was_stored", SLOT, "where an ordinary store was before: no fence orders the two"),
+    ("copies_too_much", SLOT, "thread 0 reads out of bounds: byte 256 of an array of 256 bytes"),
+    ("copies_over_mbarriers", SLOT, "thread 0 writes byte 256 of shared memory, which is an mbarrier's"),
+    ("misaligned_copy_bulk", SLOT, "a misaligned access: thread 0 calls copy_bulk"),
+    ("copy_bulk_of_eight", SLOT, "copy_bulk of 8 bytes, which are no multiple of 16"),
+    ("ends_before_a_copy", SLOT, "the block ends while a copy of copy_bulk is under way"),
+    ("nobody_initialises_an_mbarrier", SLOT, "uses byte 0 of shared memory as an mbarrier, which nobody has init"),
+    ("barrier_missing_after_mbarrier_init", SLOT, "mbarrier at byte 0 that thread 0 initialises, with no barrier"),
+    ("mbarrier_initialised_again", SLOT, "initialises the mbarrier at byte 256 again, which was used since"),
+    ("mbarrier_read_as_a_word", SLOT, "thread 0 reads byte 256 of shared memory, which is an mbarrier's"),
+    ("more_arrivals_than_a_phase_has", SLOT, "byte 264 ends before anybody has waited for the one before: .*the 32"),
+    ("one_arrival_too_many", SLOT, "arrives at the mbarrier at byte 256, at which all 1 of this phase are"),
+    ("fewer_arrivals_than_a_phase_has", SLOT, "a phase that never ends: .* byte 264, which lacks 1 of 32 arrivals"),
+    ("arrives_before_the_store", SLOT, "a race: thread .* byte 0 of shared memory that thread"),
+    ("operands_not_waited_for", WARPGROUP, "a race: warpgroup 0 multiplies by byte 0 .* copy_bulk .* not waited for"),
+    ("operands_under_way", WARPGROUP, "warpgroup 0 multiplies by byte 0 .* where a copy is under way: the wait"),
+    ("operands_given_back_too_early", WARPGROUP, "a race: thread 128 .* that a multiplication of warpgroup 0 read"),
+    ("multiplication_waited_for_too_late", WARPGROUP, "warpgroup 0 multiplies by byte 0 of shared memory that copy_b"),
+    ("operands_stored", WARPGROUP, "warpgroup 0 multiplies by byte 0 of shared memory, which an ordinary store wrote"),
+    ("operands_out_of_bounds", WARPGROUP, "warpgroup 0 multiplies by byte 8192 of shared memory, which is an mbarr"),
+    ("misaligned_matrix", WARPGROUP, "matrix at byte 256 of shared memory, which is not 512-byte aligned"),
+    ("half_a_step_along_K", WARPGROUP, "multiplies by what shared_matrix did not describe"),
+    ("rows_described_otherwise", WARPGROUP, "multiplies by what shared_matrix did not describe"),
+    ("commit_missing", WARPGROUP, "waits for multiplications, and the last of them were not committed"),
+    ("registers_read_too_early", WARPGROUP, "thread 0 reads registers that a multiplication .* has under way"),
+    ("other_registers_named", WARPGROUP, "a warpgroup_wait that names them is missing"),
+    ("nobody_waits_for_a_multiplication", WARPGROUP, "ends while a multiplication is under way, which nobody waits"),
+    ("three_warps_multiply", WARPGROUP, "a divergent barrier: .* waits for its warpgroup .* has ended"),
+    ("one_thread_multiplies_less", WARPGROUP, "diverge: of its 2 multiplications thread 5 has begun 1"),
+    ("warps_multiply_other_matrices", WARPGROUP, "thread 64 multiplies other matrices, or into other registers"),
+    ("one_warp_gives_registers", WARPGROUP, "a divergent barrier: .* waits for its warpgroup"),
+    ("odd_number_of_registers", WARPGROUP, "asks for 100 registers; it may have a multiple of 8 from 24 to 256"),
 ]  # fmt: skip
 
 
@@ -200,6 +244,63 @@ def test_tensor_cores_of_bytes(rng):
     np.testing.assert_array_equal(runtime.download(d), a.astype(np.int32) @ b.astype(np.int32).T - 7)
     with pytest.raises(EmulatorError, match="leaves the range of 32-bit integers"):
         runtime.launch(kernel, (1, 1, 1), (*operands, np.int32(2**31 - 5), d))
+
+
+def in_chunks(x):
+    """Give the bytes of rows as ring_product has them: chunks of 64 along each, swizzled."""
+    pieces = x.view(np.uint8).reshape(len(x), -1, 4, 16)
+    places = np.arange(4) ^ np.arange(len(x))[:, None, None] // 2 % 4
+    return np.ascontiguousarray(np.take_along_axis(pieces, places[..., None], axis=2).swapaxes(0, 1))
+
+
+def toward_zero(x):
+    """Round float64 to float32."""
+    y = x.astype(np.float32)
+    return np.where(abs(y.astype(np.float64)) > abs(x), np.nextafter(y, np.float32(0)), y)
+
+
+@pytest.mark.parametrize("bare", [False, True], ids=["checked", "bare"])
+@pytest.mark.parametrize("shape", [(1, 7), (3, 2), (7, 1)], ids=str)
+@pytest.mark.parametrize("name", ["float", "int"])
+@pytest.mark.parametrize("seed", range(4))
+def test_warpgroups_multiply_what_comes_round_in_a_ring(rng, seed, name, shape, bare):
+    chunks, rounds = shape
+    stages, dtype = 3, np.dtype({"float": np.float32, "int": np.int32}[name])
+    if name == "float":
+        # Products are exact, and sums have more bits than float32.
+        a, b = (rng.integers(-2047, 2048, (128, chunks * 32)) / 64 for _ in "ab")
+        steps = [a[:, k : k + 16] @ b[:, k : k + 16].T for k in range(0, chunks * 32, 16)]
+        wanted = np.zeros((128, 128), np.float32)
+        for step in steps:
+            wanted = toward_zero(wanted + step)
+        assert chunks == 1 or (wanted != sum(steps).astype(np.float32)).any()
+        a, b = a.astype(np.float16), b.astype(np.float16)
+    else:
+        a, b = (rng.integers(0, 256, (128, chunks * 64), dtype=np.uint8) for _ in "ab")
+        wanted = a.astype(np.int32) @ b.astype(np.int32).T
+    least = np.median(wanted, axis=1).astype(dtype)
+    runtime = EmulatedRuntime(seed=seed, bare=bare)
+    d = runtime.empty((128, 128), dtype)
+    size = stages * 16384 + (stages + 1) * 512 + 16 * stages
+    kernel = Kernel(CORRECT, f"ring_product<{name}, {stages}>", (), 384, size, architecture="sm_90a")
+    operands = (*(runtime.upload(in_chunks(x)) for x in (a, b)), runtime.upload(least))
+    runtime.launch(kernel, (1, 1, 1), (*operands, np.int32(chunks), np.int32(rounds), d))
+    np.testing.assert_array_equal(runtime.download(d), np.maximum(wanted, least[:, None]))
+
+
+def test_warpgroups_are_sm_90as():
+    kernel = Kernel(CORRECT, "ring_product<float, 2>", (), 384)
+    with pytest.raises(BackendError, match=r"this needs sm_90a"):
+        EmulatedRuntime(90).launch(kernel, (1, 1, 1), ())
+
+
+def test_mbarriers_hand_memory_on(rng, seed):
+    x = rng.normal(size=32).astype(np.float32)
+    runtime = EmulatedRuntime(seed=seed, bare=False)
+    y = runtime.empty((32,), np.float32)
+    kernel = Kernel(CORRECT, "handed_to_and_fro", threads=64, shared_bytes=272)
+    runtime.launch(kernel, (1, 1, 1), (runtime.upload(x), y, np.int32(5)))
+    check(runtime.download(y), x[np.arange(32) ^ 1] + 6, rtol=1e-6)
 
 
 def test_half_precision_is_numpys(rng):
@@ -422,6 +523,7 @@ def test_launches_that_no_device_takes():
     attempt("1004 bytes of shared memory a block, and the device has 1000", shared_bytes=1004)
     attempt("1025 threads a block", threads=1025)
     attempt("a cluster on compute capability 8.0", cluster=2)
+    attempt("a kernel for sm_90a on compute capability 8.0", architecture="sm_90a")
     attempt(r"a grid of \(1, 0, 1\) blocks", grid=(1, 0, 1))
     attempt(r"a grid of \(1, 65536, 1\) blocks", grid=(1, 65536, 1))
     runtime = EmulatedRuntime(90)

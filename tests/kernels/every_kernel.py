@@ -149,8 +149,9 @@ def _launch_the_others(runtime):
     for one in (np.float32, np.float64):
         for other in (np.float32, np.float64):
             nearest.indices(array(40, 784, dtype=one), array(90, 784, dtype=other), backend="cupy")
-            parts = parzen_cupy.directly(array(40, 784, dtype=one), array(90, 784, dtype=other), np.ones(10))
-            parzen_cupy.merge(*parts, np.ones(10), np.ones(10), np.arange(10), array(10, 40, dtype=np.float64))
+            sigmas = parzen_cupy.Sigmas(array(4, 10, dtype=np.float64))
+            parts = parzen_cupy.directly(array(40, 784, dtype=one), array(90, 784, dtype=other), sigmas)
+            parzen_cupy.merge(parts, sigmas, array(10, 40, dtype=np.float64))
     for dtype in (np.float32, np.float64):
         rows = np.linspace(0, 1, 200 * 784, dtype=dtype).reshape(200, 784)
         # In bytes where there are such, and by the product, whose error nothing is computed for here: it is 0.
@@ -164,7 +165,7 @@ def _launch_the_others(runtime):
             for size in (2000, 40) if newest else (2000,):
                 some, means = array(size, 784, dtype=dtype), array(784, dtype=np.float64)
                 rows = [parzen_cupy.rows_of(some, arithmetic, means, 1.0, are_samples=which) for which in (False, True)]
-                parzen_cupy.by_product(*rows, np.ones(10))
+                parzen_cupy.by_product(*rows, sigmas)
 
 
 def _launch_convolutions(architecture):

@@ -10,7 +10,7 @@ from tests.kernels import every_kernel, nvrtc
 
 # The training step's and the Parzen pass's own; the others run once, or for extreme arguments.
 HOT = re.compile(
-    r"(linear|conv)_((maxout|transpose)_)?(forward|backward)|max_pool|gan_loss|gather_rows|noise_uniform|parzen_(product|planes)"
+    r"(linear|conv)_((maxout|transpose)_)?(forward|backward)|max_pool|gan_loss|gather_rows|noise_uniform|parzen_(product|planes|warpgroups)"
 )
 
 
@@ -45,6 +45,15 @@ def test_none_of_the_hot_ones_spills(compiled):
         of = dict(kernel.defines)
         if HOT.match(kernel.name) and of.get("PIECES", 5) <= 16:
             assert (found.spills, found.stack) == (0, 0), (kernel, architecture)
+
+
+def test_warpgroups_multiply_while_they_go_on(compiled):
+    of_warpgroups = [(kernel, found) for kernel, _, found in compiled if kernel.architecture == "sm_90a"]
+    assert len({kernel.defines for kernel, _ in of_warpgroups}) == 2
+    for kernel, found in of_warpgroups:
+        assert "for 'sm_90a'" in found.log, kernel
+        # What the compiler says where it must wait after each multiplication.
+        assert "serialized" not in found.log, kernel
 
 
 def test_registers_and_shared_memory_fit(compiled):

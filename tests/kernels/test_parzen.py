@@ -9,7 +9,7 @@ from scipy.special import logsumexp
 from fastgan import datasets
 from fastgan.errors import BackendError
 from fastgan.kernels import parzen
-from fastgan.kernels.common import backends, exchange, planes_tile
+from fastgan.kernels.common import backends, exchange, launcher, planes_tile
 from fastgan.kernels.parzen import cupy_raw
 
 # Nats. What cpu computes in float32 is within this of the definition; what it computes in float64, within the other.
@@ -155,16 +155,19 @@ def test_the_stated_error_on_mnist(real_mnist_folder):
     assert (error[2:] <= 0.001).all()
 
 
-@pytest.fixture
+@pytest.fixture(params=["warps", "warpgroups"])
 def products(request, monkeypatch):
     """What cupy's products computed in, in the order of their launches, on the emulator where no GPU answers."""
+    if request.param == "warps":
+        # As on an architecture that has no warpgroups.
+        monkeypatch.setattr(planes_tile.WarpgroupTiling, "ARCHITECTURE", 0)
     if backends.why_not("cupy") is not None:
         request.getfixturevalue("emulated")
     launched, real = [], cupy_raw.by_product
 
-    def by_product(queries, samples, rates):
+    def by_product(queries, samples, sigmas):
         launched.append(samples.arithmetic)
-        return real(queries, samples, rates)
+        return real(queries, samples, sigmas)
 
     monkeypatch.setattr(cupy_raw, "by_product", by_product)
     return launched
@@ -187,6 +190,22 @@ def test_the_stated_error_on_tensor_cores(rng, monkeypatch, products, M, N, shap
     assert error[0] <= EXACT
     assert error[1] <= (0.01 if kind == "any floats" else 0.0005)
     assert (error[2:] <= (0.001 if kind == "any floats" else 0.0001)).all()
+
+
+@pytest.mark.parametrize("blocks", [1, 3, 132])
+@pytest.mark.parametrize("D", [1, 70, 300])
+@pytest.mark.parametrize("kind", ["halves", "bytes"])
+def test_any_number_of_blocks_shares_the_tiles(rng, monkeypatch, products, blocks, D, kind):
+    # Rows of tiles that begin within a block, blocks that begin within a row, and fewer chunks than the ring has slots.
+    runtime = launcher.runtime()
+    monkeypatch.setattr(runtime, "num_multiprocessors", blocks)
+    queries, samples = (rng.random((rows, D), dtype=np.float32) for rows in (300, 400))
+    if kind == "bytes":
+        queries = np.rint(queries * 255) / 255
+    sigmas = np.geomspace(0.2, 3, 5)
+    found = compute("cupy", queries, samples, sigmas)
+    np.testing.assert_allclose(found, written_out(queries, samples, sigmas), rtol=0, atol=0.001)
+    assert products == [planes_tile.BYTES if kind == "bytes" else planes_tile.HALVES]
 
 
 def test_what_is_no_byte_takes_the_other_way(rng, monkeypatch, products):

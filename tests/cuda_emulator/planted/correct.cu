@@ -183,3 +183,87 @@ __global__ void arithmetic(const float* x, float* out) {
     out[6] = rsqrtf(x[3]);
     out[7] = INFINITE;
 }
+
+// d (128 x 128) = a (128 x K) · b (128 x K) transposed, by two warpgroups that multiply and a thread that copies to a ring of
+// slots; a and b are in chunks of 64 bytes along K as the tensor cores read them, (chunks, 128, 64 bytes). The least of
+// each row comes with the first chunk, once a round: what all threads read with ordinary loads.
+template <class Number, int STAGES>
+__global__ void __launch_bounds__(384) ring_product(const byte* a, const byte* b, const Number* least, int chunks, int rounds,
+                                                    Number* d) {
+    constexpr int MATRIX = 128 * 64, SLOT = 2 * MATRIX, NORMS = 128 * sizeof(Number);
+    DYNAMIC_SHARED(memory);
+    Number* norms = (Number*)(memory + STAGES * SLOT);
+    word64* full = (word64*)((char*)norms + (STAGES + 1) * NORMS);
+    word64* empty = full + STAGES;
+    if (threadIdx.x == 0)
+        for (int s = 0; s < STAGES; ++s) {
+            mbarrier_init(full + s, 1);
+            mbarrier_init(empty + s, 8);
+        }
+    __syncthreads();
+    if (threadIdx.x < 128) {
+        give_registers<24>();
+        if (threadIdx.x > 0) return;
+        for (int n = 0; n < rounds * chunks; ++n) {
+            int s = n % STAGES, chunk = n % chunks, round = n / chunks;
+            mbarrier_wait(empty + s, n / STAGES % 2 ^ 1);
+            mbarrier_arrive_expecting(full + s, SLOT + (chunk == 0 ? NORMS : 0));
+            copy_bulk(memory + s * SLOT, a + chunk * MATRIX, MATRIX, full + s);
+            copy_bulk(memory + s * SLOT + MATRIX, b + chunk * MATRIX, MATRIX, full + s);
+            if (chunk == 0) copy_bulk(norms + round % (STAGES + 1) * 128, least, NORMS, full + s);
+        }
+        return;
+    }
+    take_registers<240>();
+    int consumer = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    for (int round = 0, n = 0; round < rounds; ++round) {
+        Number sums[64];
+        for (int chunk = 0; chunk < chunks; ++chunk, ++n) {
+            int s = n % STAGES;
+            mbarrier_wait(full + s, n / STAGES % 2);
+            word64 ours = shared_matrix(memory + s * SLOT + consumer * MATRIX / 2);
+            word64 theirs = shared_matrix(memory + s * SLOT + MATRIX);
+            warpgroup_fence();
+            for (int k = 0; k < 4; k += 2)
+                if constexpr (sizeof(Number) == 4 && (Number)0.5f != 0)
+                    warpgroup_multiply_half(sums, ours + k, theirs + k, chunk + k > 0);
+                else
+                    warpgroup_multiply_bytes(sums, ours + k, theirs + k, chunk + k > 0);
+            warpgroup_commit();
+            warpgroup_wait(sums);
+            // For the lanes that read norms, a round ago.
+            __syncwarp();
+            if (threadIdx.x % 32 == 0) mbarrier_arrive(empty + s);
+        }
+        for (int i = 0; i < 64; ++i) {
+            int row = consumer * 64 + warp * 16 + g + i / 2 % 2 * 8, column = i / 4 * 8 + t * 2 + i % 2;
+            Number least_now = norms[round % (STAGES + 1) * 128 + row];
+            d[row * 128 + column] = sums[i] < least_now ? least_now : sums[i];
+        }
+    }
+}
+
+// y[i] = x[i ^ 1] + n + 1: two warps hand shared memory, and at last global memory, to and fro by mbarriers.
+__global__ void handed_to_and_fro(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    float* s = (float*)memory;
+    word64 *there = (word64*)(s + 64), *back = there + 1;
+    int lane = threadIdx.x % 32;
+    if (threadIdx.x < 2) mbarrier_init(threadIdx.x ? back : there, 32);
+    __syncthreads();
+    if (threadIdx.x < 32) {
+        for (int i = 0; i < n; ++i) {
+            if (i > 0) mbarrier_wait(back, (i - 1) % 2);
+            s[lane] = i == 0 ? x[lane] : s[32 + (lane ^ 1)];
+            mbarrier_arrive(there);
+        }
+        mbarrier_wait(back, (n - 1) % 2);
+        y[lane] += 1.0f;
+    } else
+        for (int i = 0; i < n; ++i) {
+            mbarrier_wait(there, i % 2);
+            s[32 + lane] = s[lane ^ 1] + 1.0f;
+            if (i == n - 1) y[lane] = s[32 + lane];
+            mbarrier_arrive(back);
+        }
+}

@@ -317,6 +317,526 @@ __global__ void CLUSTER_OF(2) cluster_barrier_of_one(const float* x, float* y, i
     if (cluster_rank() == 0) cluster_sync();  // here
 }
 
+// --- mbarriers and copies that they wait for: thread 0 copies x, 256 bytes, to shared memory, where the second warp reads ---
+
+struct Slot {
+    float* data;
+    word64 *full, *empty;
+};
+// Lane by lane the second warp arrives at `empty`.
+__device__ __forceinline__ Slot slot_in(char* memory) {
+    Slot slot = {(float*)memory, (word64*)(memory + 256), (word64*)(memory + 264)};
+    if (threadIdx.x == 0) {
+        mbarrier_init(slot.full, 1);
+        mbarrier_init(slot.empty, 32);
+    }
+    __syncthreads();
+    return slot;
+}
+__device__ __forceinline__ void fill_slot(Slot slot, const float* x) {
+    mbarrier_arrive_expecting(slot.full, 256);
+    copy_bulk(slot.data, x, 256, slot.full);
+}
+
+__global__ void mbarrier_wait_missing(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = slot_in(memory);
+    if (threadIdx.x == 0) {
+        fill_slot(slot, x);
+        mbarrier_wait(slot.full, 0);
+    }
+    y[threadIdx.x] = slot.data[threadIdx.x];  // here
+}
+
+// A wait for the phase before the first is over at once.
+__global__ void mbarrier_of_the_wrong_parity(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = slot_in(memory);
+    if (threadIdx.x == 0) fill_slot(slot, x);
+    mbarrier_wait(slot.full, 1);
+    y[threadIdx.x] = slot.data[threadIdx.x];  // here
+}
+
+__global__ void mbarrier_of_another_copy(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slots[2] = {slot_in(memory), slot_in(memory + 512)};
+    if (threadIdx.x == 0)
+        for (int i = 0; i < 2; ++i) fill_slot(slots[i], x);
+    mbarrier_wait(slots[1].full, 0);
+    y[threadIdx.x] = slots[0].data[threadIdx.x];  // here
+    mbarrier_wait(slots[0].full, 0);
+}
+
+__global__ void slot_given_back_too_early(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = slot_in(memory);
+    if (threadIdx.x == 0)
+        for (int i = 0; i < n; ++i) {
+            mbarrier_wait(slot.empty, i % 2 ^ 1);
+            mbarrier_arrive_expecting(slot.full, 256);
+            copy_bulk(slot.data, x, 256, slot.full);  // here
+        }
+    if (threadIdx.x >= 32)
+        for (int i = 0; i < n; ++i) {
+            mbarrier_wait(slot.full, i % 2);
+            mbarrier_arrive(slot.empty);
+            y[threadIdx.x] = slot.data[threadIdx.x];  // here
+        }
+}
+
+// One lane arrives for all: as everywhere, a shuffle does not say that they have read, and __syncwarp would.
+__global__ void slot_given_back_by_one_lane(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = slot_in(memory);
+    if (threadIdx.x == 0)
+        for (int i = 0; i < n; ++i) {
+            mbarrier_wait(slot.empty, i % 2 ^ 1);
+            mbarrier_arrive_expecting(slot.full, 256);
+            copy_bulk(slot.data, x, 256, slot.full);  // here
+        }
+    if (threadIdx.x >= 32)
+        for (int i = 0; i < n; ++i) {
+            mbarrier_wait(slot.full, i % 2);
+            y[threadIdx.x] = shuffle_xor(slot.data[threadIdx.x], 1);  // here
+            if (threadIdx.x == 32)
+                for (int lane = 0; lane < 32; ++lane) mbarrier_arrive(slot.empty);
+        }
+}
+
+// All lanes read the same word, and one of them has arrived before.
+__global__ void slot_given_back_by_one_of_many(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = slot_in(memory);
+    if (threadIdx.x == 0)
+        for (int i = 0; i < n; ++i) {
+            mbarrier_wait(slot.empty, i % 2 ^ 1);
+            mbarrier_arrive_expecting(slot.full, 256);
+            copy_bulk(slot.data, x, 256, slot.full);  // here
+        }
+    if (threadIdx.x >= 32)
+        for (int i = 0; i < n; ++i) {
+            mbarrier_wait(slot.full, i % 2);
+            if (threadIdx.x == 35) mbarrier_arrive(slot.empty);
+            y[threadIdx.x] = slot.data[0];  // here
+            if (threadIdx.x != 35) mbarrier_arrive(slot.empty);
+        }
+}
+
+// Two slots, so that the second copy to each comes only after the first has been waited for.
+__global__ void slot_not_waited_for(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slots[2] = {slot_in(memory), slot_in(memory + 512)};
+    if (threadIdx.x < 32)
+        for (int i = 0; i < n; ++i) {
+            if (i >= 2) mbarrier_wait(slots[i % 2].full, i / 2 % 2 ^ 1);
+            if (threadIdx.x == 0) {
+                mbarrier_arrive_expecting(slots[i % 2].full, 256);
+                copy_bulk(slots[i % 2].data, x, 256, slots[i % 2].full);  // here
+            }
+        }
+    else
+        for (int i = 0; i < n; ++i) {
+            mbarrier_wait(slots[i % 2].full, i / 2 % 2);
+            y[threadIdx.x] = slots[i % 2].data[threadIdx.x];  // here
+        }
+}
+
+__global__ void copy_before_the_last_has_landed(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slots[2] = {slot_in(memory), slot_in(memory + 512)};
+    if (threadIdx.x == 0)
+        for (int i = 0; i < 2; ++i) {
+            mbarrier_arrive_expecting(slots[i].full, 256);
+            copy_bulk(slots[0].data, x, 256, slots[i].full);  // here
+        }
+    mbarrier_wait(slots[0].full, 0);
+    mbarrier_wait(slots[1].full, 0);
+}
+
+__global__ void expects_too_few_bytes(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = slot_in(memory);
+    if (threadIdx.x == 0) {
+        mbarrier_arrive_expecting(slot.full, 128);
+        copy_bulk(slot.data, x, 128, slot.full);
+        copy_bulk(slot.data + 32, x + 32, 128, slot.full);  // here
+    }
+    mbarrier_wait(slot.full, 0);
+    y[threadIdx.x] = slot.data[threadIdx.x];
+}
+
+__global__ void expects_too_many_bytes(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = slot_in(memory);
+    if (threadIdx.x == 0) {
+        mbarrier_arrive_expecting(slot.full, 257);
+        copy_bulk(slot.data, x, 256, slot.full);
+    }
+    mbarrier_wait(slot.full, 0);  // here
+    y[threadIdx.x] = slot.data[threadIdx.x];
+}
+
+__global__ void stores_to_a_slot(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = slot_in(memory);
+    if (threadIdx.x == 0) fill_slot(slot, x);
+    mbarrier_wait(slot.full, 0);
+    y[threadIdx.x] = slot.data[threadIdx.x ^ 1];  // here
+    slot.data[threadIdx.x] = 0.0f;  // here
+}
+
+// In order, but the copy goes another way than the stores.
+__global__ void copies_over_what_was_stored(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    ((float*)memory)[threadIdx.x] = 0.0f;
+    Slot slot = slot_in(memory);
+    if (threadIdx.x == 0) {
+        mbarrier_arrive_expecting(slot.full, 256);
+        copy_bulk(slot.data, x, 256, slot.full);  // here
+    }
+    mbarrier_wait(slot.full, 0);
+}
+
+__global__ void copies_too_much(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = slot_in(memory);
+    if (threadIdx.x == 0) {
+        mbarrier_arrive_expecting(slot.full, 256);
+        copy_bulk(slot.data, x + 4, 256, slot.full);  // here
+    }
+    mbarrier_wait(slot.full, 0);
+}
+
+__global__ void copies_over_mbarriers(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = slot_in(memory);
+    if (threadIdx.x == 0) {
+        mbarrier_arrive_expecting(slot.full, 256);
+        copy_bulk(slot.data + 4, x, 256, slot.full);  // here
+    }
+    mbarrier_wait(slot.full, 0);
+}
+
+__global__ void misaligned_copy_bulk(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = slot_in(memory);
+    if (threadIdx.x == 0) {
+        mbarrier_arrive_expecting(slot.full, 128);
+        copy_bulk(slot.data, x + 2, 128, slot.full);  // here
+    }
+    mbarrier_wait(slot.full, 0);
+}
+
+__global__ void copy_bulk_of_eight(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = slot_in(memory);
+    if (threadIdx.x == 0) {
+        mbarrier_arrive_expecting(slot.full, 8);
+        copy_bulk(slot.data, x, 8, slot.full);  // here
+    }
+    mbarrier_wait(slot.full, 0);
+}
+
+__global__ void ends_before_a_copy(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = slot_in(memory);
+    if (threadIdx.x == 0) {
+        mbarrier_arrive_expecting(slot.full, 256);
+        copy_bulk(slot.data, x, 256, slot.full);  // here
+    }
+}
+
+__global__ void nobody_initialises_an_mbarrier(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    mbarrier_arrive((word64*)memory);  // here
+}
+
+__global__ void barrier_missing_after_mbarrier_init(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    word64* mbarrier = (word64*)memory;
+    if (threadIdx.x == 0) mbarrier_init(mbarrier, 64);
+    mbarrier_arrive(mbarrier);  // here
+}
+
+__global__ void mbarrier_initialised_again(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = slot_in(memory);
+    if (threadIdx.x == 0) {
+        mbarrier_arrive(slot.full);
+        mbarrier_init(slot.full, 1);  // here
+    }
+}
+
+__global__ void mbarrier_read_as_a_word(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = slot_in(memory);
+    y[threadIdx.x] = *slot.full;  // here
+}
+
+__global__ void more_arrivals_than_a_phase_has(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = slot_in(memory);
+    mbarrier_arrive(slot.empty);  // here
+}
+
+// While the bytes are awaited, all have arrived.
+__global__ void one_arrival_too_many(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = slot_in(memory);
+    if (threadIdx.x == 0) {
+        fill_slot(slot, x);
+        mbarrier_arrive(slot.full);  // here
+    }
+    mbarrier_wait(slot.full, 0);
+}
+
+__global__ void fewer_arrivals_than_a_phase_has(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = slot_in(memory);
+    if (threadIdx.x >= 33) mbarrier_arrive(slot.empty);
+    mbarrier_wait(slot.empty, 0);  // here
+}
+
+// Thread 0 stores, and arrives before that.
+__global__ void arrives_before_the_store(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = slot_in(memory);
+    if (threadIdx.x == 0) {
+        mbarrier_arrive(slot.full);
+        slot.data[0] = x[0];  // here
+    }
+    mbarrier_wait(slot.full, 0);
+    y[threadIdx.x] = slot.data[0];  // here
+}
+
+// --- a warpgroup's multiplications: x is 8192 bytes, a matrix of 128 rows, the first 64 of which are A and all of which are B ---
+
+// Thread 128 of 160 copies, the warpgroup multiplies and arrives thread by thread.
+__device__ __forceinline__ Slot operands_in(char* memory, const float* x) {
+    Slot slot = {(float*)memory, (word64*)(memory + 8192), (word64*)(memory + 8200)};
+    if (threadIdx.x == 128) {
+        mbarrier_init(slot.full, 1);
+        mbarrier_init(slot.empty, 128);
+        mbarrier_arrive_expecting(slot.full, 8192);
+        copy_bulk(slot.data, x, 8192, slot.full);
+    }
+    __syncthreads();
+    return slot;
+}
+
+__global__ void operands_not_waited_for(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = operands_in(memory, x);
+    if (threadIdx.x >= 128) return;
+    float d[64];
+    word64 matrix = shared_matrix(memory);
+    warpgroup_multiply_half(d, matrix, matrix, false);  // here
+    warpgroup_commit();
+    mbarrier_wait(slot.full, 0);
+    warpgroup_wait(d);
+    y[threadIdx.x] = d[0];
+}
+
+__global__ void operands_under_way(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = operands_in(memory, x);
+    if (threadIdx.x < 128) {
+        float d[64];
+        word64 matrix = shared_matrix(memory);
+        warpgroup_multiply_half(d, matrix, matrix, false);  // here
+        warpgroup_commit();
+        warpgroup_wait(d);
+        y[threadIdx.x] = d[0];
+    }
+    mbarrier_wait(slot.full, 0);
+}
+
+__global__ void operands_given_back_too_early(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = operands_in(memory, x);
+    if (threadIdx.x == 128)
+        for (int i = 1; i < n; ++i) {
+            mbarrier_wait(slot.empty, i % 2 ^ 1);
+            mbarrier_arrive_expecting(slot.full, 8192);
+            copy_bulk(slot.data, x, 8192, slot.full);  // here
+        }
+    if (threadIdx.x >= 128) return;
+    float d[64];
+    word64 matrix = shared_matrix(memory);
+    for (int i = 0; i < n; ++i) {
+        mbarrier_wait(slot.full, i % 2);
+        warpgroup_multiply_half(d, matrix, matrix, i > 0);  // here
+        warpgroup_commit();
+        mbarrier_arrive(slot.empty);
+        warpgroup_wait(d);
+    }
+    y[threadIdx.x] = d[0];
+}
+
+// As above, and the next copy lands before the multiplication is waited for.
+__global__ void multiplication_waited_for_too_late(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = operands_in(memory, x);
+    if (threadIdx.x == 128) {
+        mbarrier_wait(slot.empty, 0);
+        mbarrier_arrive_expecting(slot.full, 8192);
+        copy_bulk(slot.data, x, 8192, slot.full);
+    }
+    if (threadIdx.x >= 128) return;
+    float d[64];
+    word64 matrix = shared_matrix(memory);
+    mbarrier_wait(slot.full, 0);
+    warpgroup_multiply_half(d, matrix, matrix, false);  // here
+    warpgroup_commit();
+    mbarrier_arrive(slot.empty);
+    mbarrier_wait(slot.full, 1);
+    warpgroup_wait(d);
+    y[threadIdx.x] = d[0];
+}
+
+__global__ void operands_stored(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    for (int i = threadIdx.x; i < 2048; i += blockDim.x) ((float*)memory)[i] = x[i];
+    __syncthreads();
+    if (threadIdx.x >= 128) return;
+    float d[64];
+    word64 matrix = shared_matrix(memory);
+    warpgroup_multiply_half(d, matrix, matrix, false);  // here
+    warpgroup_commit();
+    warpgroup_wait(d);
+    y[threadIdx.x] = d[0];
+}
+
+__global__ void operands_out_of_bounds(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = operands_in(memory, x);
+    if (threadIdx.x >= 128) return;
+    float d[64];
+    mbarrier_wait(slot.full, 0);
+    warpgroup_multiply_half(d, shared_matrix(memory), shared_matrix(memory + 512), false);  // here
+    warpgroup_commit();
+    warpgroup_wait(d);
+    y[threadIdx.x] = d[0];
+}
+
+__global__ void misaligned_matrix(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    y[threadIdx.x] = shared_matrix(memory + 256);  // here
+}
+
+__global__ void half_a_step_along_K(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    float d[64];
+    word64 matrix = shared_matrix(memory);
+    if (threadIdx.x < 128) warpgroup_multiply_half(d, matrix + 1, matrix, false);  // here
+}
+
+// Groups of eight rows that lie 528 bytes apart.
+__global__ void rows_described_otherwise(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    float d[64];
+    word64 matrix = shared_matrix(memory);
+    if (threadIdx.x < 128) warpgroup_multiply_half(d, matrix, matrix + (1ull << 32), false);  // here
+}
+
+__global__ void commit_missing(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = operands_in(memory, x);
+    if (threadIdx.x >= 128) return;
+    float d[64];
+    word64 matrix = shared_matrix(memory);
+    mbarrier_wait(slot.full, 0);
+    warpgroup_multiply_half(d, matrix, matrix, false);
+    warpgroup_wait(d);  // here
+    y[threadIdx.x] = d[0];
+}
+
+__global__ void registers_read_too_early(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = operands_in(memory, x);
+    if (threadIdx.x >= 128) return;
+    float d[64];
+    word64 matrix = shared_matrix(memory);
+    mbarrier_wait(slot.full, 0);
+    warpgroup_multiply_half(d, matrix, matrix, false);
+    warpgroup_commit();
+    y[threadIdx.x] = d[0];  // here
+    warpgroup_wait(d);
+}
+
+__global__ void other_registers_named(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = operands_in(memory, x);
+    if (threadIdx.x >= 128) return;
+    int d[2][64];
+    word64 matrix = shared_matrix(memory);
+    mbarrier_wait(slot.full, 0);
+    for (int i = 0; i < 2; ++i) warpgroup_multiply_bytes(d[i], matrix, matrix, false);
+    warpgroup_commit();
+    warpgroup_wait(d[0]);
+    y[threadIdx.x] = d[0][0];
+    y[threadIdx.x] = d[1][0];  // here
+    warpgroup_wait(d[1]);
+}
+
+__global__ void nobody_waits_for_a_multiplication(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = operands_in(memory, x);
+    if (threadIdx.x >= 128) return;
+    float d[64];
+    word64 matrix = shared_matrix(memory);
+    mbarrier_wait(slot.full, 0);
+    warpgroup_multiply_half(d, matrix, matrix, false);  // here
+    warpgroup_commit();
+}
+
+__global__ void three_warps_multiply(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = operands_in(memory, x);
+    if (threadIdx.x >= 96) return;
+    float d[64];
+    word64 matrix = shared_matrix(memory);
+    mbarrier_wait(slot.full, 0);
+    warpgroup_multiply_half(d, matrix, matrix, false);
+    warpgroup_commit();
+    warpgroup_wait(d);  // here
+    y[threadIdx.x] = d[0];
+}
+
+__global__ void one_thread_multiplies_less(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = operands_in(memory, x);
+    if (threadIdx.x >= 128) return;
+    float d[64];
+    word64 matrix = shared_matrix(memory);
+    mbarrier_wait(slot.full, 0);
+    for (int i = 0; i < (threadIdx.x == 5 ? 1 : 2); ++i) warpgroup_multiply_half(d, matrix, matrix, i > 0);
+    warpgroup_commit();
+    warpgroup_wait(d);  // here
+    y[threadIdx.x] = d[0];
+}
+
+__global__ void warps_multiply_other_matrices(const float* x, float* y, int n) {
+    DYNAMIC_SHARED(memory);
+    Slot slot = operands_in(memory, x);
+    if (threadIdx.x >= 128) return;
+    float d[64];
+    word64 matrix = shared_matrix(memory);
+    mbarrier_wait(slot.full, 0);
+    warpgroup_multiply_half(d, matrix + threadIdx.x / 64 * 2, matrix, false);  // here
+    warpgroup_commit();
+    warpgroup_wait(d);
+    y[threadIdx.x] = d[0];
+}
+
+__global__ void one_warp_gives_registers(const float* x, float* y, int n) {
+    if (threadIdx.x < 32) give_registers<24>();  // here
+}
+
+__global__ void odd_number_of_registers(const float* x, float* y, int n) {
+    if (threadIdx.x < 128) take_registers<100>();  // here
+}
+
 __device__ __forceinline__ float helper(const float* x, int i) {
     return x[i];  // in a helper
 }
