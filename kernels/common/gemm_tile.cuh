@@ -135,10 +135,10 @@ struct Slots {
     __device__ __forceinline__ void round(float* slots, int number) const {
         if constexpr (Operand::ASYNC && ARITHMETIC == 1) {
             float* slot = slots + number % COUNT * SIZE;
-            each([&](int, int row, int column) {
-                float4* at = (float4*)(slot + row * STRIDE + column);
-                *at = rounded(*at);
-            });
+            // All loads first: a store might, as far as the compiler knows, change what is loaded next.
+            float4 quads[QUADS_A_THREAD];
+            each([&](int i, int row, int column) { quads[i] = *(const float4*)(slot + row * STRIDE + column); });
+            each([&](int i, int row, int column) { *(float4*)(slot + row * STRIDE + column) = rounded(quads[i]); });
         }
     }
     __device__ __forceinline__ static float4 rounded(float4 q) {
@@ -552,14 +552,36 @@ __device__ __forceinline__ void part() {
     __syncthreads();
 }
 
-// Calls f(row, column, sums) for every quad of this block's rows; places are within the tile.
+// Calls f(i, row, column) for the quads `first` + i · THREADS of this block's rows, i below TOGETHER; places are within the tile.
+template <int TOGETHER, class F>
+__device__ __forceinline__ void some_quads(const Whole& whole, int first, int count, int num_columns, F f) {
+#pragma unroll
+    for (int i = 0; i < TOGETHER; ++i) {
+        int q = first + i * THREADS;
+        int row = whole.row_begin + q / (TILE_N / 4), column = q % (TILE_N / 4) * 4;
+        if (q < count && column < num_columns) f(i, row, column);
+    }
+}
+
+// Calls before(i, row, column) and then after(i, row, column, sums) for every quad of this block's rows, for TOGETHER quads
+// the one and then the other.
+template <int TOGETHER, class Before, class After>
+__device__ __forceinline__ void each_quads(const Whole& whole, int num_rows, int num_columns, Before before, After after) {
+    int row_end = minimum(whole.row_end, num_rows), count = (row_end - whole.row_begin) * (TILE_N / 4);
+    for (int first = (int)threadIdx.x; first < count; first += TOGETHER * THREADS) {
+        some_quads<TOGETHER>(whole, first, count, num_columns, before);
+        some_quads<TOGETHER>(whole, first, count, num_columns, [&](int i, int row, int column) {
+            after(i, row, column, whole.quad(row, column));
+        });
+    }
+}
+
+// Calls f(row, column, sums) for every quad of this block's rows.
 template <class F>
 __device__ __forceinline__ void each_quad(const Whole& whole, int num_rows, int num_columns, F f) {
-    int row_end = minimum(whole.row_end, num_rows);
-    for (int q = (int)threadIdx.x; q < (row_end - whole.row_begin) * (TILE_N / 4); q += THREADS) {
-        int row = whole.row_begin + q / (TILE_N / 4), column = q % (TILE_N / 4) * 4;
-        if (column < num_columns) f(row, column, whole.quad(row, column));
-    }
+    each_quads<1>(
+        whole, num_rows, num_columns, [](int, int, int) {},
+        [&](int, int row, int column, float4 sums) { f(row, column, sums); });
 }
 
 // Writes up to four neighbouring elements of a row of `columns`.

@@ -58,23 +58,33 @@ template <bool UPDATE>
 __device__ __forceinline__ void write_weights(const tile::Whole& whole, float* W, float* vW, int m, int n, int I, int O,
                                               float rate, float momentum, unsigned* skip) {
     bool aligned = tile::is_aligned(W, O) && (!UPDATE || tile::is_aligned(vW, O));
-    bool finite = true;
-    tile::each_quad(whole, I - m, O - n, [&](int row, int column, float4 g) {
-        if constexpr (UPDATE) {
-            tile::Matrix of_W(W, I, O), of_v(vW, I, O);
-            of_W.aligned = of_v.aligned = aligned;
-            float4 w = of_W.quad(m + row, n + column), v = of_v.quad(m + row, n + column);
-            finite &= move(w.x, v.x, g.x, rate, momentum);
-            finite &= move(w.y, v.y, g.y, rate, momentum);
-            finite &= move(w.z, v.z, g.z, rate, momentum);
-            finite &= move(w.w, v.w, g.w, rate, momentum);
-            tile::write_quad(vW, m + row, n + column, O, aligned, v);
-            tile::write_quad(W, m + row, n + column, O, aligned, w);
-        } else {
+    if constexpr (UPDATE) {
+        bool finite = true;
+        tile::Matrix of_W(W, I, O), of_v(vW, I, O);
+        of_W.aligned = of_v.aligned = aligned;
+        // Some quads at a time: their loads are under way together, where one's stores would hold up the next one's loads.
+        constexpr int TOGETHER = 4;
+        float4 w[TOGETHER], v[TOGETHER];
+        tile::each_quads<TOGETHER>(
+            whole, I - m, O - n,
+            [&](int i, int row, int column) {
+                w[i] = of_W.quad(m + row, n + column);
+                v[i] = of_v.quad(m + row, n + column);
+            },
+            [&](int i, int row, int column, float4 g) {
+                finite &= move(w[i].x, v[i].x, g.x, rate, momentum);
+                finite &= move(w[i].y, v[i].y, g.y, rate, momentum);
+                finite &= move(w[i].z, v[i].z, g.z, rate, momentum);
+                finite &= move(w[i].w, v[i].w, g.w, rate, momentum);
+                tile::write_quad(vW, m + row, n + column, O, aligned, v[i]);
+                tile::write_quad(W, m + row, n + column, O, aligned, w[i]);
+            });
+        mark_unless(finite, skip);
+    } else {
+        tile::each_quad(whole, I - m, O - n, [&](int row, int column, float4 g) {
             tile::write_quad(W, m + row, n + column, O, aligned, g);
-        }
-    });
-    if constexpr (UPDATE) mark_unless(finite, skip);
+        });
+    }
 }
 
 // dW = x'ᵀ dz, db = Σ_B dz: a product of x' (B, I) and dz (B, O), both across K; M is I, N is O. UPDATE: the step of W, b

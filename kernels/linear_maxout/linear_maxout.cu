@@ -20,7 +20,7 @@ struct Expanded {
     static constexpr int SPAN = PIECES >= 3 ? 2 : PIECES == 2 ? 3 : 4;
     struct Raw {
         float dy[SPAN];
-        unsigned pieces;    // a byte a unit
+        unsigned piece[SPAN];    // as loaded: put together, they would be waited for at once
         float scale;
     };
     const float* dy;
@@ -31,7 +31,6 @@ struct Expanded {
     __device__ __forceinline__ void copy(float*, int, int) const {}
     __device__ __forceinline__ Raw fetch(int row, int column) const {
         Raw raw;
-        raw.pieces = 0;
         raw.scale = 1.0f;
         bool inside = row < B;
         if (inside && row_scale) raw.scale = row_scale[row];
@@ -39,10 +38,11 @@ struct Expanded {
 #pragma unroll
         for (int s = 0; s < SPAN; ++s) {
             raw.dy[s] = 0.0f;
+            raw.piece[s] = 0;
             if (inside && first + s < U) {
                 long long at = (long long)row * U + first + s;
                 raw.dy[s] = dy[at];
-                raw.pieces |= (unsigned)pieces[at] << (8 * s);
+                raw.piece[s] = pieces[at];
             }
         }
         return raw;
@@ -51,9 +51,8 @@ struct Expanded {
         float value = 0.0f;
 #pragma unroll
         for (int s = 0; s < SPAN; ++s) {
-            int piece = (int)(raw.pieces >> (8 * s) & 255u);
             // Chosen, so that a gradient that is NaN goes to the winner alone.
-            if (place == s * PIECES + piece) value = raw.dy[s] * raw.scale;
+            if (place == s * PIECES + (int)raw.piece[s]) value = raw.dy[s] * raw.scale;
         }
         return value;
     }
@@ -98,7 +97,7 @@ __global__ void __launch_bounds__(tile::THREADS)
 }
 
 template <bool DROPOUT>
-__global__ void __launch_bounds__(tile::THREADS)
+__global__ void __launch_bounds__(tile::THREADS, 1)
     linear_maxout_backward_update(const float* __restrict__ x, const float* __restrict__ dy,
                                   const byte* __restrict__ pieces, const float* __restrict__ row_scale,
                                   float* __restrict__ W, float* __restrict__ b, float* __restrict__ vW,

@@ -8,11 +8,14 @@ from tests.kernels.flags import raised
 @pytest.mark.parametrize("shape", [(1, 1), (7, 13), (300, 5), (9,)])
 def test_momentum(backend, rng, shape):
     W, v, dW = (rng.normal(size=shape).astype(np.float32) for _ in range(3))
-    new_v = np.float32(0.7) * v - np.float32(0.1) * dW
-    expected = W + new_v
+    kept, step = np.float64(np.float32(0.7)) * v, np.float64(np.float32(0.1)) * dW
+    new_v, new_W = kept - step, W + kept - step
+    # Two roundings, and for W three, of each of the numbers that are added, however near 0 their sum is.
+    sizes = np.abs(kept) + np.abs(step)
+    sizes_of_W = np.abs(W) + sizes
     sgd.update(W, v, dW, learning_rate=0.1, momentum=0.7, backend=backend)
-    np.testing.assert_allclose(v, new_v, rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(W, expected, rtol=1e-6, atol=1e-7)
+    assert (np.abs(v - new_v) <= 2.0**-23 * sizes).all()
+    assert (np.abs(W - new_W) <= 1.5 * 2.0**-23 * sizes_of_W).all()
 
 
 def test_rates_may_be_elements_of_arrays(backend, rng):
