@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,6 +43,7 @@ class FakeCupy(types.ModuleType):
             ),
         )
         self.streams = []
+        self.functions = {}
         self.limit = 1 << 20
 
     def empty(self, shape, dtype):
@@ -57,7 +59,12 @@ class FakeCupy(types.ModuleType):
             raise RuntimeError("line one\nline two")
         self.log.append(("compile", tuple(options), tuple(name_expressions)))
         assert "__global__" in code
-        return types.SimpleNamespace(get_function=lambda name: FakeFunction(self, name))
+
+        # The same function for the same text, options and name, as CuPy remembers them.
+        def get_function(name):
+            return self.functions.setdefault((code, options, name), FakeFunction(self, name))
+
+        return types.SimpleNamespace(get_function=get_function)
 
 
 class FakeArray:
@@ -133,6 +140,14 @@ def test_a_launch_goes_to_the_current_stream_with_the_arguments_as_they_are(cupy
     assert (type(number), type(pointer), pointer) == (np.int32, np.uint64, 0)
     # Compiled once.
     assert len([entry for entry in cupy.log if entry[0] == "compile"]) == 2
+
+
+def test_kernels_that_differ_in_shared_memory_alone_do_not_limit_each_other(cupy):
+    runtime = CupyRuntime()
+    smaller = replace(LARGE, shared_bytes=LARGE.shared_bytes - 1024)
+    for kernel in (LARGE, smaller, LARGE):
+        runtime.launch(kernel, (1, 1, 1), ())
+    assert [entry[1] for entry in cupy.log if entry[0] == "null"] == ["set_rates"] * 3
 
 
 def test_branches_come_after_what_was_before_them_and_before_the_join(cupy):
