@@ -34,7 +34,7 @@ _EPS = float(np.finfo(np.float32).eps)
 # D, but 24 where all rows are plain grey: equal terms round the same way each time. So it is measured too, on a block
 # of pairs, and the greater of the two is believed, with room.
 _ERROR_FACTOR = 3.0
-PROBED_ROWS, PROBED_NUMBERS = 128, 1 << 21
+_PROBED_ROWS, PROBED_NUMBERS = 128, 1 << 21
 _ROWS_IN_FLOAT64 = 32
 _ROOM = 3.0
 # Terms below e^-40 of the greatest are left out of an exact sum: a million of them are 4e-12 nats.
@@ -136,7 +136,7 @@ def _greatest_norm(rows_ND: Array, mean_D: NDArray[np.float64]) -> float:
 
 def _spread(rows: Array) -> Array:
     """Give some rows from all over the array."""
-    count = max(8, min(PROBED_ROWS, PROBED_NUMBERS // rows.shape[1]))
+    count = max(8, min(_PROBED_ROWS, PROBED_NUMBERS // rows.shape[1]))
     return np.ascontiguousarray(rows[:: -(-len(rows) // count)])
 
 
@@ -175,6 +175,11 @@ def product_error(
         product(q64, x64.T, exact, Workspace())
         exact = np.square(q64).sum(axis=1)[:, None] + x64_norms - 2.0 * exact
         measured = max(measured, float(np.abs(distances[some] - exact).max()))
+    return estimated_error(greatest_norm, measured)
+
+
+def estimated_error(greatest_norm: float, measured: float) -> float:
+    """Estimate the error of all distances from the greatest norms' sum, and from what was measured of some."""
     return max(_ERROR_FACTOR * _EPS * greatest_norm, _ROOM * measured)
 
 

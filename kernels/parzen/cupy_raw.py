@@ -1,8 +1,9 @@
 """Launches of ``parzen.cu`` and ``warpgroups.cu``.
 
-Distances come from a product where float32 is enough for a sigma, by the estimate that ``cpu.py`` makes too, and from
-direct differences in float64 where it is not. The product is of centred data in halves on tensor cores, or, where the
-queries are whole 255ths and the samples lie in [0, 1], of bytes, which is the quicker and the more exact of the two.
+Distances come from a product where float32 is enough for a sigma, by the estimate that ``cpu.py`` makes too, of what
+the device's own product is off by, and from direct differences in float64 where it is not. The product is of centred
+data in halves on tensor cores, or, where the queries are whole 255ths and the samples lie in [0, 1], of bytes, which is
+the quicker and the more exact of the two.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ from fastgan.kernels.common.gemm_tile import FMA, Operand
 from fastgan.kernels.common.kernel import Kernel
 from fastgan.kernels.common.launcher import launch, runtime
 from fastgan.kernels.common.planes_tile import BYTES, HALVES, PLANES, WarpgroupTiling
-from fastgan.kernels.parzen.cpu import LOG2_E, MAX_ERROR, PROBED_NUMBERS, PROBED_ROWS, product_error
+from fastgan.kernels.parzen.cpu import LOG2_E, MAX_ERROR, PROBED_NUMBERS, estimated_error
 
 _SOURCE: Final = "parzen/parzen.cu"
 _WARPGROUPS: Final = "parzen/warpgroups.cu"
 _TYPES: Final = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 _ROWS: Final = Operand(k_fast=True, plain=True)
+# Where the product's error is measured; the samples are one tile's at most, so that a query has one part.
+_PROBED_QUERIES: Final = 1024
+_PROBED_SAMPLES: Final = 128
 # More sigmas in one pass would take the registers from the product.
 _SIGMAS_A_PASS: Final = 16
 _QUERIES_A_PASS: Final = 1 << 15
@@ -160,15 +164,13 @@ def log_density(
         fits: NDArray[np.bool_] = _bytes_error(D, greatest) / (2 * sigmas_S**2) <= MAX_ERROR
         return fits & (chosen == HALVES)
 
-    # The host measures this one: only where it is asked for.
+    # This one is measured: only where it is asked for.
     @cache
     def fits_product() -> NDArray[np.bool_]:
         with np.errstate(all="ignore"):
-            error = np.inf
-            if usable:
-                some = _spread(queries_MD), _spread(samples_ND)
-                error = product_error(*some, there.download(means_D), scale, greatest * scale * scale)
-            fits: NDArray[np.bool_] = 0.5 * error * (1.0 / (sigmas_S * scale)) ** 2 <= MAX_ERROR
+            measured = _product_error(queries_MD, samples_ND, chosen, means_D, scale) if usable else np.inf
+            error = estimated_error(greatest, measured)
+            fits: NDArray[np.bool_] = 0.5 * error / sigmas_S**2 <= MAX_ERROR
         return fits
 
     # What takes which sigmas, the best first; what is left is for direct differences.
@@ -216,15 +218,37 @@ def _bytes_error(D: int, greatest: float) -> float:
     return float(2 * np.sqrt(2 * greatest * D) * a_number + D * a_number**2 + 2 * greatest * 2.0**-24)
 
 
-def _spread(rows: Array) -> Array:
-    """Give some rows from all over the array, on the host."""
+def _product_error(queries_MD: Array, samples_ND: Array, arithmetic: int, means_D: Array, scale: float) -> float:
+    """Measure the error of squared distances from a product, on the nearest of some samples to each of some queries.
+
+    Infinite where a distance is not finite.
+    """
     there = runtime()
+    queries_MD, samples_ND = _spread(queries_MD, _PROBED_QUERIES), _spread(samples_ND, _PROBED_SAMPLES)
+    queries, samples = (
+        rows_of(rows, arithmetic, means_D, scale, are_samples=are_samples)
+        for rows, are_samples in ((queries_MD, False), (samples_ND, True))
+    )
+    assert queries is not None
+    assert samples is not None
+    # Of least distances alone, which are the same for any sigma.
+    any_sigma = Sigmas.of(np.ones(1), 1.0, np.zeros(1), np.zeros(1, np.intp))
+    found, exact = (
+        there.download(parts.least).min(axis=0).astype(np.float64)
+        for parts in (by_product(queries, samples, any_sigma), directly(queries_MD, samples_ND, any_sigma))
+    )
+    error = float(np.abs(found / samples.scale**2 - exact).max())
+    return error if np.isfinite(error) else np.inf
+
+
+def _spread(rows: Array, count: int) -> Array:
+    """Give so many rows, or fewer, from all over the array."""
     N, D = rows.shape
-    step = -(-N // max(8, min(PROBED_ROWS, PROBED_NUMBERS // D)))
-    some = there.empty((-(-N // step), D), rows.dtype)
+    step = -(-N // max(8, min(count, PROBED_NUMBERS // D)))
+    some = runtime().empty((-(-N // step), D), rows.dtype)
     name = f"parzen_spread<{_TYPES[rows.dtype]}>"
     launch(Kernel(_SOURCE, name), (len(some), 1, 1), rows=rows, D=np.int32(D), step=np.int32(step), some=some)
-    return there.download(some)
+    return some
 
 
 def _norms(rows: Array, means_D: Array, scale: float, centred: Array | None) -> Array:

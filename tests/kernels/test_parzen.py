@@ -163,13 +163,19 @@ def products(request, monkeypatch):
         monkeypatch.setattr(planes_tile.WarpgroupTiling, "ARCHITECTURE", 0)
     if backends.why_not("cupy") is not None:
         request.getfixturevalue("emulated")
-    launched, real = [], cupy_raw.by_product
+    launched, by_product, measure = [], cupy_raw.by_product, cupy_raw._product_error
 
-    def by_product(queries, samples, sigmas):
+    def noted(queries, samples, sigmas):
         launched.append(samples.arithmetic)
-        return real(queries, samples, sigmas)
+        return by_product(queries, samples, sigmas)
 
-    monkeypatch.setattr(cupy_raw, "by_product", by_product)
+    def without_notes(*arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(cupy_raw, "by_product", by_product)
+            return measure(*arguments)
+
+    monkeypatch.setattr(cupy_raw, "by_product", noted)
+    monkeypatch.setattr(cupy_raw, "_product_error", without_notes)
     return launched
 
 
@@ -247,6 +253,14 @@ def test_equal_terms_that_round_the_same_way_are_noticed(rng):
     sigmas = np.geomspace(0.02, 2, 30)
     found = compute("cpu", queries, samples, sigmas)
     np.testing.assert_allclose(found, written_out(queries, samples, sigmas), rtol=0, atol=0.01)
+
+
+def test_equal_terms_that_round_the_same_way_are_noticed_on_tensor_cores(rng, products):
+    queries, samples = (np.repeat(rng.random((n, 1), dtype=np.float32), 784, axis=1) for n in (60, 100))
+    sigmas = np.geomspace(0.02, 2, 10)
+    found = compute("cupy", queries, samples, sigmas)
+    np.testing.assert_allclose(found, written_out(queries, samples, sigmas), rtol=0, atol=0.01)
+    assert products == [planes_tile.HALVES]
 
 
 def test_the_nearest_sample_is_found_where_the_products_cannot_tell(either, rng):
