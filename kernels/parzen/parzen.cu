@@ -6,7 +6,8 @@
 //   product   ‖q‖² + ‖x‖² - 2 q·x of centred, scaled float32 data over the common tile: 2·M·N·D FLOP and S·M·N
 //             exponentials; N·D·4 bytes are read once for every TILE_M queries
 //   planes    the same of data in halves, a number and what is left of it, three products on tensor cores; or of queries
-//             that are whole 255ths, as 8-bit images are, and samples in [0, 1], to 24 bits: three products of bytes, exact
+//             that are whole 255ths, as 8-bit images are, and samples in [0, 1], to 24 bits: three products of bytes, exact;
+//             on Hopper by warpgroups.cu
 //   direct    Σ (q - x)² in float64, for windows so narrow that float32 cannot have them: 3·M·N·D FLOP in float64
 // A row's state is its least distance so far, which serves all sigmas, and a sum a sigma relative to it. Blocks along x
 // share the samples; their states are merged in order by a last launch.
