@@ -249,7 +249,8 @@ def find_machine(say: Callable[[str], None]) -> dict[str, str] | None:
 
 # What the summary shows of the tables under check/, and how many rows at most; the tests only where they did not pass.
 _SHOWN = {
-    "tensor-cores": 60, "arithmetic": 40, "latency": 40, "tilings-best": 100, "recipe-float32": 40, "recipe-tf32": 40,
+    "tensor-cores": 60, "arithmetic": 40, "parzen": 20, "latency": 40, "tilings-best": 100,
+    "recipe-float32": 40, "recipe-tf32": 40,
 }  # fmt: skip
 
 
@@ -315,9 +316,9 @@ def _markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str
 # The tables that a part writes.
 _TABLES = {
     "compile": (), "tensor-cores": ("tensor-cores", "arithmetic"),
+    "parzen": ("parzen",),
     "tests": ("tests-operations",), "determinism": ("tests-gpu",),
     "bench": ("gpu-training-step", "gpu-kernels"), "latency": ("latency", "tilings-best"),
-    "parzen": ("parzen",),
     "recipe": ("recipe-float32", "recipe-tf32"), "sanitizer": (),
 }  # fmt: skip
 

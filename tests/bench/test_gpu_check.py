@@ -182,7 +182,7 @@ def test_without_a_gpu_it_says_so_and_exits_with_1(tmp_path):
 def test_a_part_that_is_not_there(tmp_path):
     done = CliRunner().invoke(gpu_check.main, ["--parts", "tests,test"])
     assert done.exit_code == 2
-    assert "There is no part called 'test'; there are compile, tensor-cores, tests," in done.stderr
+    assert "There is no part called 'test'; there are compile, tensor-cores, parzen, tests," in done.stderr
 
 
 def test_all_parts_are_there():
