@@ -14,6 +14,18 @@
 namespace planes {
 
 constexpr int CHUNK = 64, WORDS = CHUNK / 4;
+// What products and norms of bytes are multiples of: a 255th of a (2^24 - 1)th.
+constexpr double HIGHEST = 16777215.0, UNIT = 1.0 / (255.0 * HIGHEST);
+
+#ifdef ARITHMETIC
+// Planes of A and of B, and what a row's norm is kept as.
+constexpr int IN_A = ARITHMETIC == HALVES ? 2 : 1, IN_B = ARITHMETIC == HALVES ? 2 : 3;
+#if ARITHMETIC == HALVES
+typedef float Norm;
+#else
+typedef long long Norm;
+#endif
+#endif
 
 struct Matrix {
     const byte* data;

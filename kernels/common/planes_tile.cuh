@@ -15,7 +15,6 @@
 namespace planes {
 
 constexpr int THREADS = WARPS_M * WARPS_N * 32;
-constexpr int IN_A = ARITHMETIC == HALVES ? 2 : 1, IN_B = ARITHMETIC == HALVES ? 2 : 3;
 constexpr int WARP_M = TILE_M / WARPS_M, WARP_N = TILE_N / WARPS_N, T_M = WARP_M / 16, T_N = WARP_N / 8;
 static_assert(T_M * 16 * WARPS_M == TILE_M && T_N * 8 * WARPS_N == TILE_N, "16 x 8 must divide a warp's tile");
 // Of the finished tile in float32.

@@ -16,21 +16,20 @@
 
 namespace warpgroups {
 
+using planes::CHUNK;
+using planes::IN_A;
+using planes::IN_B;
+using planes::Norm;
+
 constexpr int CONSUMERS = 2, THREADS = 128 * (1 + CONSUMERS);
-constexpr int IN_A = ARITHMETIC == HALVES ? 2 : 1, IN_B = ARITHMETIC == HALVES ? 2 : 3;
 // Blocks of 64 rows of one consumer.
 constexpr int BLOCKS = ARITHMETIC == HALVES ? 2 : 1;
 constexpr int TILE_M = 64 * BLOCKS * CONSUMERS, TILE_N = 128;
-constexpr int CHUNK = planes::CHUNK, A_SLOT = IN_A * TILE_M * CHUNK, SLOT = A_SLOT + IN_B * TILE_N * CHUNK;
+constexpr int A_SLOT = IN_A * TILE_M * CHUNK, SLOT = A_SLOT + IN_B * TILE_N * CHUNK;
 // Of 65,536 registers the producer's warpgroup keeps few.
 constexpr int OF_PRODUCER = 24, OF_CONSUMER = 240;
 // Norm: what comes with each column, once a tile. The producer is at most STAGES tiles ahead.
 constexpr int NORM_SLOTS = STAGES + 1;
-#if ARITHMETIC == HALVES
-typedef float Norm;
-#else
-typedef long long Norm;
-#endif
 constexpr int RING_BYTES = STAGES * SLOT + NORM_SLOTS * TILE_N * (int)sizeof(Norm) + 2 * STAGES * 8;
 
 // A thread's place in the ring.

@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(128)
     parzen_bytes(const T* __restrict__ rows, int N, int D, int padded_rows, int chunks, unsigned* __restrict__ planes,
                  long long* __restrict__ norms) {
     DYNAMIC_SHARED(memory);
-    constexpr double HIGHEST = 16777215.0, LEVELS = PLANES == 1 ? 255.0 : HIGHEST;
+    constexpr double LEVELS = PLANES == 1 ? 255.0 : planes::HIGHEST;
     // Of a 255th: what float32 leaves of one, however it was made.
     constexpr double NEAR = PLANES == 1 ? 1.0 / 65536 : 1.0;
     int n = blockIdx.x;
@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(128)
         for (int p = 0; p < PLANES; ++p) planes[planes::place(p, w, n, padded_rows, chunks)] = word[p];
     }
     sum = block_sum(sum, (double*)memory);
-    if (threadIdx.x == 0) norms[n] = sum < INFINITE ? (long long)rint(sum / (LEVELS * LEVELS) * (255.0 * HIGHEST)) : -1;
+    if (threadIdx.x == 0) norms[n] = sum < INFINITE ? (long long)rint(sum / (LEVELS * LEVELS) * (255.0 * planes::HIGHEST)) : -1;
 }
 
 // --- distances from a product ---
@@ -295,11 +295,7 @@ struct Ready {
     }
 };
 
-#if ARITHMETIC == HALVES
-typedef float Norm;
-#else
-typedef long long Norm;
-#endif
+using planes::Norm;
 
 __global__ void __launch_bounds__(core::THREADS, 1)
     parzen_planes(const byte* __restrict__ queries, const Norm* __restrict__ query_norms,
@@ -323,7 +319,7 @@ __global__ void __launch_bounds__(core::THREADS, 1)
         state.add(OfProducts<float>{finished, query_norms + m, M - m}, sample_norms + n, N - n);
 #else
         // Products and norms are those of the same bits, in a unit that they are multiples of: a twin is 0 away.
-        constexpr float UNIT = (float)(1.0 / (255.0 * 16777215.0));
+        constexpr float UNIT = (float)planes::UNIT;
         auto norm = [](const Norm* norms, int i, int count) { return i < count ? norms[i] : 0; };
         planes::product(a, b, m, n, (byte*)memory, [&](int row, int column, long long sum, long long next) {
             Norm of_query = norm(query_norms, m + row, M);

@@ -12,7 +12,7 @@
 namespace core = warpgroups;
 using core::Norm;
 
-// A tile none of whose terms reaches 2^-40 of the greatest so far is left out: N such terms are N · 1e-12 of the sum.
+// As in parzen.cu: what is below 2^-40 of the greatest term so far is left out, here for eight rows of a tile at once.
 constexpr float LEAST_EXPONENT = 40.0f;
 // So that infinity times a rate is infinite; finite distances times it are 0, as they are times less.
 constexpr float LEAST_RATE = 1e-30f;
@@ -32,11 +32,11 @@ struct State {
 
     __device__ __forceinline__ int row(int block, int half) const { return first_row + block * 64 + half * 8; }
 
-    // Calls f(block, half, row, s) for the sums that this lane keeps.
+    // Calls f(row, s) for the sums that this lane keeps.
     template <class F>
     __device__ __forceinline__ void each_sum(F f) const {
         for (int i = 0; i < core::BLOCKS * 2; ++i)
-            for (int s = threadIdx.x % 4; s < S; s += 4) f(i / 2, i % 2, row(i / 2, i % 2), s);
+            for (int s = threadIdx.x % 4; s < S; s += 4) f(row(i / 2, i % 2), s);
     }
 
     // For the row of tiles that begins with row m.
@@ -46,7 +46,7 @@ struct State {
             norms[i / 2][i % 2] = query_norms[m + row(i / 2, i % 2)];
             least[i / 2][i % 2] = INFINITE;
         }
-        each_sum([&](int, int, int row, int s) { sums[s * core::TILE_M + row] = 0.0; });
+        each_sum([&](int row, int s) { sums[s * core::TILE_M + row] = 0.0; });
     }
 
     // Adds the distances of a block's rows, d[4 j + 2 half + e].
@@ -98,7 +98,7 @@ struct State {
             // Rounding may take the distance of a twin a little below 0.
             if (threadIdx.x % 4 == 0 && of_query < M) least_out[(long long)part * M + of_query] = fmaxf(d, 0.0f);
         }
-        each_sum([&](int, int, int row, int s) {
+        each_sum([&](int row, int s) {
             if (m + row < M) sums_out[((long long)part * S + s) * M + m + row] = sums[s * core::TILE_M + row];
         });
     }
@@ -118,7 +118,7 @@ __device__ __forceinline__ void add_products(State& state, core::Sums& products,
             // Products and norms are those of the same bits, in a unit that they are multiples of.
             Norm sum = state.norms[block][i / 2 % 2] + norms[column];
             sum -= ((long long)products.c[0][i] << 17) + ((long long)products.c[1][i] << 9) + ((long long)products.c[2][i] << 1);
-            float d = (float)sum * (float)(1.0 / (255.0 * 16777215.0));
+            float d = (float)sum * (float)planes::UNIT;
 #endif
             distances[i] = d;
         }

@@ -255,12 +255,29 @@ def test_equal_terms_that_round_the_same_way_are_noticed(rng):
     np.testing.assert_allclose(found, written_out(queries, samples, sigmas), rtol=0, atol=0.01)
 
 
-def test_equal_terms_that_round_the_same_way_are_noticed_on_tensor_cores(rng, products):
+def test_what_the_products_are_off_by_is_measured_on_the_device(rng, monkeypatch, products):
     queries, samples = (np.repeat(rng.random((n, 1), dtype=np.float32), 784, axis=1) for n in (60, 100))
     sigmas = np.geomspace(0.02, 2, 10)
-    found = compute("cupy", queries, samples, sigmas)
-    np.testing.assert_allclose(found, written_out(queries, samples, sigmas), rtol=0, atol=0.01)
+    found, wanted = compute("cupy", queries, samples, sigmas), written_out(queries, samples, sigmas)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=0.01)
     assert products == [planes_tile.HALVES]
+
+    def measured(queries, samples):
+        runtime, means = launcher.runtime(), samples.mean(axis=0, dtype=np.float64)
+        norms = sum(float(np.square(rows - means).sum(axis=1).max()) for rows in (queries, samples))
+        scale = 2.0 ** -np.round(0.5 * np.log2(norms))
+        arrays = (runtime.upload(array) for array in (queries, samples))
+        error = cupy_raw._product_error(*arrays, planes_tile.HALVES, runtime.upload(means), scale)
+        return error / (norms * np.finfo(np.float32).eps)
+
+    # Some roundings of the greatest norms, of equal terms too: the CPU's float32 product is off by 59 of those.
+    for rows in ((queries, samples), (digit_like(rng, 60), digit_like(rng, 100))):
+        assert 0.1 < measured(*rows) < 6
+    # And it decides.
+    products.clear()
+    monkeypatch.setattr(cupy_raw, "_product_error", lambda *_: 1e3)
+    np.testing.assert_allclose(compute("cupy", queries, samples, sigmas), wanted, rtol=0, atol=1e-6)
+    assert products == []
 
 
 def test_the_nearest_sample_is_found_where_the_products_cannot_tell(either, rng):
