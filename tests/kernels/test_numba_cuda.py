@@ -1,5 +1,6 @@
 """The backend numba-cuda without a GPU: in Numba's simulator, by the real compiler, and in what it says."""
 
+import functools
 import json
 import os
 import re
@@ -31,20 +32,22 @@ PROCESSES = {
 OF_PRODUCTS = re.compile(r"_forward|maxout|input_kernel|weights_kernel")
 
 
-@pytest.fixture(scope="module")
-def processes():
-    """Start all of them, side by side."""
-    started = {}
-    for name, (command, settings) in PROCESSES.items():
-        environment = {key: value for key, value in os.environ.items() if key not in ("NUMBA_ENABLE_CUDASIM",)}
-        started[name] = subprocess.Popen(
+@functools.cache
+def started():
+    """Start all of them, side by side: conftest.py does, before the first test of all."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("NUMBA_ENABLE_CUDASIM",)}
+    return {
+        name: subprocess.Popen(
             command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env={**environment, "PYTHONPATH": str(ROOT), **settings},
-        )  # fmt: skip
-    yield started
-    for process in started.values():
-        process.kill()
-        process.communicate()
+        )
+        for name, (command, settings) in PROCESSES.items()
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def processes():
+    return started()
 
 
 @pytest.mark.parametrize(("name", "at_least"), [("small tiles", 60), ("real tiles", 4)])
