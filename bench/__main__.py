@@ -16,7 +16,7 @@ from fastgan.files import write_atomically
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("names", nargs=-1, metavar="[NAME... | all | tables | plots]")
 @click.option("--quick", "budget", flag_value="quick", default="quick", help="Few cases, few repeats (the default).")
-@click.option("--full", "budget", flag_value="full", help="All cases, many repeats: what the documentation shows.")
+@click.option("--full", "budget", flag_value="full", help="All cases, many repeats.")
 @click.option("--min-repeats", type=click.IntRange(min=1), help="At least so many repeats of every case.")
 @click.option("--seconds", type=click.FloatRange(min=0), help="At least so many seconds for each comparison.")
 @click.option(
@@ -49,7 +49,7 @@ def main(
     plots_folder: Path,
     check: bool,
 ) -> None:
-    r"""Run comparisons: each is verified, then timed, then written to a CSV file under bench/results.
+    """Run comparisons: each is verified, then timed, then written to a CSV file under bench/results.
 
     \b
       python -m bench                   list the comparisons
@@ -57,7 +57,7 @@ def main(
       python -m bench all --full        with all cases and many repeats
       python -m bench tables            make the tables of docs/results.md from the CSV files
       python -m bench plots             draw the scale comparisons from the CSV files to docs/plots
-    """
+    """  # noqa: D301
     try:
         if names == ("tables",):
             make_tables(document, out, check)

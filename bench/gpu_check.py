@@ -344,7 +344,7 @@ _TABLES = {
 def main(
     names: str | None, only_list: bool, out: Path, commit: str | None, data_dir: str | None, seconds: float
 ) -> None:
-    r"""Check and measure all there is on a machine with a GPU, part by part.
+    """Check and measure all there is on a machine with a GPU, part by part.
 
     \b
       python -m bench.gpu_check                              everything, in under 8 minutes
@@ -352,7 +352,7 @@ def main(
       python -m bench.gpu_check --parts tests,bench --out /tmp/results --commit 0a2aec6
 
     Exits with 1 where no GPU answers, or where a part fails.
-    """
+    """  # noqa: D301
     parts = all_parts()
     if only_list:
         for part in parts.values():

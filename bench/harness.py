@@ -659,11 +659,11 @@ def table_of(path: Path) -> str:
     caption += [f"commit {rows[0]['commit']}", f"{rows[0]['date']} ({rows[0]['budget']})"]
 
     for title in dict.fromkeys(row["measure"] for row in rows if row["measure"]):
-        columns[title] = [f"{float(row['measured']):.4g}" if row["measure"] == title else "" for row in rows]
+        columns[title] = [in_four_digits(row["measured"]) if row["measure"] == title else "" for row in rows]
     columns["median"] = [row["missing"] or in_unit(row["median_s"], row["median_s"]) for row in rows]
     columns["quartiles"] = [_quartiles(row) for row in rows]
     for key, title in (("gflop_per_s", "GFLOP/s"), ("gb_per_s", "GB/s")):
-        columns[title] = [f"{float(row[key]):.4g}" if row[key] else "" for row in rows]
+        columns[title] = [in_four_digits(row[key]) if row[key] else "" for row in rows]
     columns["of the bound"] = [
         f"{float(row['of_bound']):.0%} of {row['bound']}" if row["of_bound"] else "" for row in rows
     ]
@@ -683,6 +683,12 @@ def _quartiles(row: dict[str, str]) -> str:
         return ""
     low, high = (in_unit(row[key], row["median_s"]) for key in ("q1_s", "q3_s"))
     return f"{low.split()[0]} to {high}"
+
+
+def in_four_digits(number: str) -> str:
+    """Return a number with four digits that say something, and never with an exponent: 269,000 or 0.01234."""
+    value = float(f"{float(number):.4g}")
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def in_unit(seconds: str, like: str) -> str:

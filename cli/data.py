@@ -170,7 +170,10 @@ def _where(name: str, problems: list[str]) -> str:
         # One data set that is half there must not hide the others from the list.
         problems.append(str(error))
         return "unusable, see below"
-    return str(folder) if folder is not None else f"not found; fastgan data fetch {name}"
+    if folder is not None:
+        return str(folder)
+    # TFD is not to be downloaded, and the same command says whom to ask.
+    return f"not found; fastgan data fetch {name}" + (" says how to get it" if name == "tfd" else "")
 
 
 def _echo_table(rows: Sequence[tuple[str, ...]]) -> None:

@@ -123,6 +123,9 @@ def command(
         scoring.check_size(drawn.shape[1], dataset)
         with DownloadProgress() as download:
             data = datasets.load(dataset, data_dir=data_dir, progress=None if quiet else download, fold=fold)
+        if data.contrast is not None:
+            # A file's images lie in [0, 1], as the data's own did before this was done to them.
+            drawn = datasets.normalise_contrast(drawn, data.contrast)
     else:
         loaded = open_run(run, runs_dir, checkpoint, backend)
         source = f"{loaded.path}, step {loaded.step}"

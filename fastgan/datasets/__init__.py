@@ -5,7 +5,7 @@ Fashion-MNIST), ``cifar.py``, ``tfd.py``, ``digits.py`` and ``user_file.py`` one
 that are searched; ``download.py`` the downloader.
 """
 
-from fastgan.datasets.dataset import Dataset, FileCheck, Progress, Split
+from fastgan.datasets.dataset import Dataset, FileCheck, Progress, Split, normalise_contrast
 from fastgan.datasets.folders import cache_folder
 from fastgan.datasets.registry import REGISTRY, Entry, entry, fetch, find, load, names, verify
 from fastgan.datasets.tfd import NUM_FOLDS
@@ -26,6 +26,7 @@ __all__ = [
     "load",
     "load_user_file",
     "names",
+    "normalise_contrast",
     "read_images",
     "verify",
 ]

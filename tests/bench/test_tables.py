@@ -71,7 +71,7 @@ def test_what_all_rows_share_is_said_once_and_the_rest_has_columns(tmp_path):
     assert rule == "| --- | ---: | ---: | ---: | ---: | ---: |"
     assert rows == [
         "| exact | float32 | 2.00 ms | 2.00 to 2.00 ms |  |  |",
-        "| loose | tf32 | 2.00 ms | 2.00 to 2.00 ms | 1000 | 100% of exact |",
+        "| loose | tf32 | 2.00 ms | 2.00 to 2.00 ms | 1,000 | 100% of exact |",
         "| a\\|b |  | not installed |  |  |  |",
     ]
 

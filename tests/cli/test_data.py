@@ -31,6 +31,7 @@ def test_list_shows_every_data_set_and_where_it_is(tmp_path):
     assert mnist.endswith("not found; fastgan data fetch mnist")
     assert fashion.split()[:4] == ["fashion-mnist", "70,000", "28x28", "train:50,000"]
     assert tfd.split()[:5] == ["tfd", "102,236", "48x48", "train:98,058", "folds:4,178"]
+    assert tfd.endswith("not found; fastgan data fetch tfd says how to get it")
     assert cifar10.split()[:4] == ["cifar10", "60,000", "32x32x3", "train:40,000"]
     folder = write_files(tmp_path / "cache" / "fastgan" / "mnist")
     assert run("list").stdout.splitlines()[2].endswith(str(folder))

@@ -42,6 +42,21 @@ def test_the_paper_draws_ten_thousand_and_so_does_the_command(runs, monkeypatch)
     assert seen == [10000]
 
 
+def test_a_file_of_images_is_normalised_as_the_data_were(tmp_path, monkeypatch):
+    pixels = np.random.default_rng(2).integers(0, 256, (60, 3 * 4 * 4), dtype=np.uint8)
+    parts = {"train": pixels[:30], "valid": pixels[30:45], "test": pixels[45:]}
+    splits = {name: datasets.Split(rows, 255.0, None, contrast=55.0) for name, rows in parts.items()}
+    data = datasets.Dataset("cifar10", (3, 4, 4), splits, "made up", {}, 15)
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: data)
+    monkeypatch.setattr(scoring, "check_size", lambda *_: None)
+    score = scoring.parzen(splits["train"].as_float32(), data, sigma=20.0)
+    images = pixels[:30].reshape(30, 3, 4, 4).transpose(0, 2, 3, 1)
+    for name, saved in (("bytes.npy", images), ("floats.npy", (images / 255).astype(np.float32))):
+        np.save(tmp_path / name, saved)
+        result = invoke("parzen", "--samples", str(tmp_path / name), "--dataset", "cifar10", "--sigma", "20")
+        assert result.stdout.startswith(f"{score.log_likelihood:.2f} ± {score.standard_error:.2f} nats: cifar10 ")
+
+
 def rows_of(output):
     header, *rows, result = output.splitlines()
     assert header == "sigma     validation nats ± standard error"

@@ -30,7 +30,7 @@ from tests.kernels.on_device import on
 assert numba_runtime.simulated(), "NUMBA_ENABLE_CUDASIM=1 has to be set before Numba is imported"
 
 REAL = os.environ.get("SIMULATED_TILES") == "real"
-# Of the simulator's threads one runs at a time, and hands over at each barrier: from core to core that takes half the time.
+# Of the simulator's threads one runs at a time, and hands over at each barrier: between cores that is half the time.
 if hasattr(os, "sched_setaffinity"):
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[0] if REAL else cores[-1]})
