@@ -365,7 +365,7 @@ def test_scores_are_in_the_reports(monkeypatch):
 def test_training_that_diverges_is_one_sentence_and_exits_with_1(rate):
     result = invoke(*TRAIN, "--learning-rate", rate, "--epochs", "2", code=1)
     assert result.stderr.splitlines()[-1].endswith(
-        "is good; a new run with a lower --learning-rate may go further, from those weights by --init-from "
+        "is good; a new run with a lower --learning-rate may go on from those weights by --init-from "
         f"{os.path.join('runs', '00001-digits-seed3')}"
     )
     assert "RuntimeWarning" not in result.stderr
