@@ -1,12 +1,17 @@
+import dataclasses
+import importlib
 import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 
 from fastgan import presets
-from fastgan.config import Config, LinearConfig, MaxoutConfig, field_names
+from fastgan.config import Config, ConvMaxoutConfig, ConvTransposeConfig, LinearConfig, MaxoutConfig, field_names
 from fastgan.errors import ConfigError
 from fastgan.presets import preset, preset_for
+from fastgan.training import RESUMABLE
 
 MNIST = preset("mnist")
 DIGITS = preset("digits")
@@ -238,3 +243,50 @@ def test_the_last_layers_must_be_what_the_game_asks_for():
             MNIST.replace({"discriminator": layers})
     with pytest.raises(ConfigError, match="generator's last layer"):
         MNIST.replace({"generator": [{"layer": "maxout"}]})
+
+
+PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
+
+
+def rows_of_the_page(heading):
+    section = PAGE.read_text("utf-8").partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1:-1] for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def test_the_page_has_every_field_with_its_default_and_its_option():
+    train = importlib.import_module("fastgan.cli.train").command
+    options = {option for parameter in train.params for option in parameter.opts}
+    found = {}
+    for names, default, option, _ in rows_of_the_page("Fields"):
+        for name in names.split(", "):
+            found[name.strip("`")] = json.loads(default.strip("`"))
+            given = f"--{name.strip('`').replace('_', '-')}"
+            assert option == (f"`{given}`" if given in options else "")
+    assert found == {**Config().to_json(), "generator": [], "discriminator": []}
+
+
+def test_the_page_has_every_layer_with_its_fields_and_defaults():
+    found, layer = {}, None
+    for kind, field, default, _ in rows_of_the_page("Layers"):
+        layer = kind.strip("`") or layer
+        found.setdefault(layer, {})[field.strip("`")] = json.loads(default.strip("`"))
+    classes = (LinearConfig, MaxoutConfig, ConvMaxoutConfig, ConvTransposeConfig)
+    assert found == {
+        cls().layer: {field.name: field.default for field in dataclasses.fields(cls) if field.name != "layer"}
+        for cls in classes
+    }
+
+
+def test_the_page_has_every_preset_with_its_numbers():
+    rows = rows_of_the_page("Presets")
+    assert [row[0].strip("`") for row in rows] == list(presets.NAMES)
+    for name, _, _, _, noise, batch, epochs, rate in rows:
+        config = preset(name.strip("`"))
+        assert noise == f"{config.noise_dim} {config.noise}"
+        assert (int(batch), int(epochs), float(rate)) == (config.batch_size, config.epochs, config.learning_rate)
+
+
+def test_the_pages_resumable_fields_are_those():
+    sentence = PAGE.read_text("utf-8").partition("A resumed run may change ")[2].partition(";")[0]
+    assert set(re.findall(r"`(\w+)`", sentence)) == set(RESUMABLE)
