@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     "--samples",
     metavar="FILE",
     help="Score the samples in a .npy, .npz or .h5 file, of any model, in place of a "
-    "run's: (N, D), (N, H, W) or (N, H, W, C), uint8 or floats in [0, 1].",
+    "run's: (N, D), (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats in [0, 1].",
 )
 @click.option(
     "--dataset",

@@ -40,7 +40,7 @@ _POSITIVE = click.IntRange(min=1)
     "--dataset",
     metavar="NAME|FILE",
     help="digits (comes with fastgan), mnist, fashion-mnist, tfd, cifar10, or a file of your "
-    "own: .npy, .npz or .h5, (N, D) or (N, H, W[, C]), uint8 or floats in [0, 1].  [default: digits]",
+    "own: .npy, .npz or .h5, (N, D), (N, H, W[, C]) or (N, C, H, W), uint8 or floats in [0, 1].  [default: digits]",
 )
 @data_dir_option
 @click.option(

@@ -187,7 +187,8 @@ def parzen(
     Parameters
     ----------
     samples : (N, D) or (N, ...) array
-        Float pixels in the data's own range; N >= 2. Further axes are flattened in C order. NumPy's, or anything that
+        Float pixels in the data's own range; N >= 2. (N, C, H, W) and (N, H, W, C) are told apart by the data's shape;
+        other further axes are flattened in C order. NumPy's, or anything that
         speaks DLPack or the CUDA array interface; C-contiguous float32 or float64 of the host is read where it lies.
     dataset : str or Dataset
         What they are scored against.
@@ -529,6 +530,9 @@ def check_samples(samples: Any, dataset: datasets.Dataset) -> NDArray[Any]:
     if samples.ndim < 2 or len(samples) < 2:
         raise DataError(f"The samples have shape {samples.shape}; at least two rows are needed, one a sample")
     _check_size(samples[0].size, dataset.name, dataset.num_pixels)
+    num_channels, height, width = dataset.image_shape
+    if samples.shape[1:] == (height, width, num_channels) != dataset.image_shape:
+        samples = np.moveaxis(samples, 3, 1)
     dtype = np.float64 if samples.dtype == np.float64 else np.float32
     samples_ND = np.ascontiguousarray(samples.reshape(len(samples), -1), dtype=dtype)
     for start in range(0, len(samples_ND), _CHUNK_ROWS):

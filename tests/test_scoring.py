@@ -248,6 +248,19 @@ def test_samples_are_read_from_any_file(small, samples, tmp_path, suffix):
     np.testing.assert_array_equal(read_samples(str(path)), samples)
 
 
+def test_channels_may_come_last_in_an_array():
+    rng = np.random.default_rng(0)
+    splits = {"test": Split(rng.random((12, 3 * 4 * 5), np.float32), 1.0, None)}
+    colour = Dataset("colour", (3, 4, 5), splits, "made up", {}, 12)
+    rows = rng.random((6, 60), np.float32)
+    first = rows.reshape(6, 3, 4, 5)
+    for samples in (first, np.ascontiguousarray(first.transpose(0, 2, 3, 1)), first.reshape(6, 12, 5)):
+        np.testing.assert_array_equal(check_samples(samples, colour), rows)
+    # Where both readings fit, the data's own order is meant.
+    cube = Dataset("cube", (3, 3, 3), {"test": Split(rows[:, :27], 1.0, None)}, "made up", {}, 0)
+    np.testing.assert_array_equal(check_samples(rows[:, :27].reshape(6, 3, 3, 3), cube), rows[:, :27])
+
+
 def test_bytes_are_divided_by_255(small, tmp_path):
     pixels = small.splits["test"].pixels
     np.save(tmp_path / "bytes.npy", pixels)

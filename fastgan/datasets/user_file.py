@@ -47,9 +47,10 @@ READ_ERRORS = (
 def load_user_file(path: str | os.PathLike[str]) -> Dataset:
     """Load a user's own images and split them 80/10/10 in file order into "train", "valid" and "test".
 
-    The array is (N, D), (N, H, W) or (N, H, W, C) with 1 to 4 channels, of uint8 or of floats in [0, 1], with at
-    least 10 rows. Columns of an (N, D) array are pixels in C·H·W order: of a square image in one channel where D is a
-    square, else of one row. Floats become float32. In a .npz or .h5 file it is the only array, or the only one of
+    The array is (N, D), (N, H, W), or (N, H, W, C) with 1 to 4 channels, of uint8 or of floats in [0, 1], with at
+    least 10 rows. (N, C, H, W) is understood too where it cannot be the other: where W is above 4 and C is not.
+    Columns of an (N, D) array are pixels in C·H·W order: of a square image in one channel where D is a square, else of
+    one row. Floats become float32. In a .npz or .h5 file it is the only array, or the only one of
     those named "images", "pixels", "samples" or "x"; labels, integers of shape (N,), may lie beside it under the name
     "labels" or "y". Pickled objects are never loaded.
 
@@ -204,11 +205,12 @@ def _contents(path: Path, array: Any, labels: Any) -> _Contents:
         raise DataError(f"{path} holds values of type {dtype}; save the images as uint8, or as floats in [0, 1]")
     if len(shape) not in (2, 3, 4):
         raise DataError(
-            f"{path} holds an array of shape {shape}; images must be saved as (N, D), (N, H, W) or (N, H, W, C)"
+            f"{path} holds an array of shape {shape}; images must be saved as (N, D), (N, H, W), (N, H, W, C) or "
+            "(N, C, H, W)"
         )
     if math.prod(shape) == 0:
         raise DataError(f"{path} holds an array of shape {shape}; images of at least one pixel are needed")
-    if len(shape) == 4 and shape[3] > MAX_CHANNELS:
+    if len(shape) == 4 and shape[_channel_axis(shape)] > MAX_CHANNELS:
         raise DataError(
             f"{path} holds an array of shape {shape}, which as (N, H, W, C) would have {shape[3]} channels; "
             f"save the images with the channels, {MAX_CHANNELS} at most, in the last axis"
@@ -220,7 +222,7 @@ def _contents(path: Path, array: Any, labels: Any) -> _Contents:
     for start in range(0, num_rows, CHUNK_ROWS):
         chunk = np.asarray(array[start : start + CHUNK_ROWS])
         if len(shape) == 4:
-            chunk = chunk.transpose(0, 3, 1, 2)
+            chunk = np.moveaxis(chunk, _channel_axis(shape), 1)
         chunk = chunk.reshape(len(chunk), num_pixels)
         if dtype != np.uint8:
             _check_floats(path, chunk, start)
@@ -250,9 +252,16 @@ def _checked_labels(path: Path, labels: NDArray[Any], num_rows: int) -> NDArray[
     return labels.astype(np.int64)
 
 
+def _channel_axis(shape: tuple[int, ...]) -> int:
+    """Say which of four axes holds the channels: the last, unless only the second can, as in what PyTorch saves."""
+    return 1 if shape[3] > MAX_CHANNELS >= shape[1] else 3
+
+
 def _image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
     if len(shape) == 4:
-        return (shape[3], shape[1], shape[2])
+        axis = _channel_axis(shape)
+        height, width = (shape[i] for i in (1, 2, 3) if i != axis)
+        return (shape[axis], height, width)
     if len(shape) == 3:
         return (1, shape[1], shape[2])
     side = math.isqrt(shape[1])
