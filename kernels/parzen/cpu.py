@@ -4,10 +4,12 @@ A tile's squared distances are ‖q‖² + ‖x‖² - 2 q·x in float32, of dat
 norms, and with them what the sum cancels, are then as small as they get) and which a power of two brings to norms near
 1, so that no square leaves float32's range. What is lost all the same, over σ², is the error in nats.
 
-Sigmas for which its estimate is above 0.01 take the product only to find the samples that can matter: those within
-80 σ² of the nearest, and twice a bound of the rounding more. Their distances are found anew, by direct differences in
-float64. So the result is right for any data and any sigma, and only the time depends on them: a narrow window sees few
-samples, unless all are alike.
+What may be lost is 0.01 nats, and 0.001 from σ = 0.2 on. Sigmas for which an estimate, measured on a block of pairs, is
+above that take the product only to find the samples that can matter: those within 80 σ² of the nearest, and twice a
+bound of the rounding more. Their distances are found anew, by direct differences in float64. For all other sigmas each
+query is checked at the end: the distance of its nearest sample is found directly, too, and where the product was off by
+more than half of what may be lost, so is all of the query's density. So the result is right whatever the data and the
+sigmas, and only the time depends on them: a narrow window sees few samples, unless all are alike.
 """
 
 from __future__ import annotations
@@ -28,15 +30,16 @@ _QUERIES_A_TILE = 2048
 _SAMPLES_A_TILE = 1024
 # A centred tile of very wide rows would be larger than everything else: 64 MB of it are enough.
 _NUMBERS_A_TILE = 1 << 24
-MAX_ERROR = 0.01
 _EPS = float(np.finfo(np.float32).eps)
 # The error of a distance over eps · (greatest ‖q‖² + greatest ‖x‖²) is 1.3 at most on MNIST and on random data of any
 # D, but 24 where all rows are plain grey: equal terms round the same way each time. So it is measured too, on a block
-# of pairs, and the greater of the two is believed, with room.
-_ERROR_FACTOR = 3.0
+# of pairs, the longest rows among them, and the greater of the two is believed, with a little room: on MNIST that is
+# twice what any density is off by.
+_ERROR_FACTOR = 2.0
 _PROBED_ROWS, PROBED_NUMBERS = 128, 1 << 21
 _ROWS_IN_FLOAT64 = 32
-_ROOM = 3.0
+_ROOM = 1.25
+_ROOM_OF_A_QUERY = 2.0
 # Terms below e^-40 of the greatest are left out of an exact sum: a million of them are 4e-12 nats.
 _LEAST_LOG_TERM = 40.0
 LOG2_E = 1.4426950408889634
@@ -46,10 +49,20 @@ _LEAST_EXPONENT = np.float32(-126.0)
 _ANY_ORDER = ("reassoc", "contract", "nsz")
 
 
+def max_error(sigmas_S: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Say how many nats a density under each sigma may be off by."""
+    return np.where(sigmas_S < 0.2, 0.01, 0.001)
+
+
 def log_density(
-    queries_MD: Array, samples_ND: Array, sigmas_S: NDArray[np.float64], progress: Callable[[int], None] | None
+    queries_MD: Array,
+    samples_ND: Array,
+    sigmas_S: NDArray[np.float64],
+    progress: Callable[[int], None] | None,
+    *,
+    directly: bool = False,
 ) -> NDArray[np.float64]:
-    """Fill (S, M) tile by tile, in a fixed order."""
+    """Fill (S, M) tile by tile, in a fixed order; ``directly``: no sum is made of the product's distances."""
     M, D = queries_MD.shape
     N, S = len(samples_ND), len(sigmas_S)
     out_SM = np.empty((S, M))
@@ -62,17 +75,26 @@ def log_density(
     # Extreme data and sigmas overflow to infinity, or NaN, in these few numbers: which then mean "not fast".
     with np.errstate(all="ignore"):
         mean_D = samples_ND.mean(axis=0, dtype=np.float64)
-        greatest_norm = _greatest_norm(queries_MD, mean_D) + _greatest_norm(samples_ND, mean_D)
+        norms_M, norms_N = _all_norms(queries_MD, mean_D), _all_norms(samples_ND, mean_D)
+        # NumPy's maximum is NaN where one of them is.
+        greatest_norm = float(norms_M.max(initial=0.0) + norms_N.max())
         usable = np.isfinite(greatest_norm)
         scale = 2.0 ** -np.round(0.5 * np.log2(greatest_norm)) if usable and greatest_norm > 0 else 1.0
         greatest_norm *= scale * scale
         # In the units of 2^x, which the loop computes, and of the scaled distances.
         rates_S = 0.5 * LOG2_E * (1.0 / (sigmas_S * scale)) ** 2
-        distance_error = _ERROR_FACTOR * _EPS * greatest_norm
-        if usable and M:
-            distance_error = product_error(_spread(queries_MD), _spread(samples_ND), mean_D, scale, greatest_norm)
+        distance_error = np.inf
+        if usable and M and not directly:
+            # Copies that nothing holds on to.
+            distance_error = product_error(
+                queries_MD[telling_rows(norms_M, D)],
+                samples_ND[telling_rows(norms_N, D)],
+                mean_D,
+                scale,
+                greatest_norm,
+            )
         # Written so that NaN, of data whose norms overflow, is not fast either.
-        fast_S = distance_error * rates_S / LOG2_E <= MAX_ERROR
+        fast_S = distance_error * rates_S / LOG2_E <= max_error(sigmas_S)
         exact_S = ~fast_S
         precisions = 0.5 / sigmas_S[exact_S] ** 2
         # The distance beyond which a sample cannot matter, from the least distance on, both as the products give them.
@@ -82,12 +104,14 @@ def log_density(
             margin = 2 * _LEAST_LOG_TERM * (sigmas_S[exact_S].max() * scale) ** 2
             margin += 2 * (D / 2 + 8) * _EPS * greatest_norm
 
+    unsure_SM = np.zeros((S, M), bool)
     for m in range(0, M, max(1, len(queries))):
         tile = slice(m, min(m + len(queries), M))
         T = tile.stop - tile.start
         _centre(queries_MD[tile], mean_D, scale, queries, query_norms, size=T * D)
         fast_rates = rates_S[fast_S]
         fast_least_T, fast_sums_TS = np.full(T, np.inf, np.float32), np.zeros((T, len(fast_rates)))
+        nearest_T = np.zeros(T, np.int64)
         near_T, least_T = np.full(T, np.inf), np.full(T, np.inf)
         sums_TS = np.zeros((T, len(precisions)))
         for n in range(0, N, len(samples)):
@@ -102,7 +126,9 @@ def log_density(
                     query_norms,
                     sample_norms,
                     fast_rates,
+                    n,
                     fast_least_T,
+                    nearest_T,
                     fast_sums_TS,
                     size=products_TN.size * len(fast_rates),
                 )
@@ -115,9 +141,21 @@ def log_density(
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             out_SM[fast_S, tile] = (np.log(fast_sums_TS) - fast_rates / LOG2_E * fast_least_T[:, None]).T
             out_SM[exact_S, tile] = (np.log(sums_TS) - precisions * least_T[:, None]).T
+        if len(fast_rates):
+            exact_T = np.empty(T)
+            _distances(queries_MD[tile], samples_ND, nearest_T, exact_T, size=T * D)
+            off_T = np.abs(fast_least_T / scale**2 - exact_T)
+            may_be_off_S = 2.0 * sigmas_S[fast_S] ** 2 * max_error(sigmas_S[fast_S]) / _ROOM_OF_A_QUERY
+            unsure_SM[fast_S, tile] = off_T > may_be_off_S[:, None]
         if progress is not None:
             progress(T)
     out_SM -= (np.log(N) + D * np.log(sigmas_S * np.sqrt(2.0 * np.pi)))[:, None]
+
+    of_some_S, all_unsure = unsure_SM.any(axis=1), np.flatnonzero(unsure_SM.any(axis=0))
+    for first in range(0, len(all_unsure), _QUERIES_A_TILE):
+        some = all_unsure[first : first + _QUERIES_A_TILE]
+        places = np.ix_(of_some_S, some)
+        out_SM[places] = log_density(queries_MD[some], samples_ND, sigmas_S[of_some_S], None, directly=True)
     return out_SM
 
 
@@ -125,19 +163,31 @@ def _buffers(num_rows: int, D: int) -> tuple[NDArray[np.float32], NDArray[np.flo
     return np.empty((num_rows, D), np.float32), np.empty(num_rows, np.float32)
 
 
-def _greatest_norm(rows_ND: Array, mean_D: NDArray[np.float64]) -> float:
-    if not len(rows_ND):
-        return 0.0
+def _all_norms(rows_ND: Array, mean_D: NDArray[np.float64]) -> NDArray[np.float64]:
     norms_N = np.empty(len(rows_ND))
     _norms(rows_ND, mean_D, norms_N, size=rows_ND.size)
-    # NumPy's maximum is NaN where one of them is.
-    return float(norms_N.max())
+    return norms_N
 
 
-def _spread(rows: Array) -> Array:
-    """Give some rows from all over the array."""
-    count = max(8, min(_PROBED_ROWS, PROBED_NUMBERS // rows.shape[1]))
-    return np.ascontiguousarray(rows[:: -(-len(rows) // count)])
+def telling_rows(norms_N: NDArray[np.float64], D: int, count: int = _PROBED_ROWS) -> NDArray[np.intp]:
+    """Choose rows of ``D`` numbers to measure an error on, ``count`` at most: the longest, and some from all over.
+
+    Parameters
+    ----------
+    norms_N : (N,) float64
+        The rows' squared norms; N >= 1.
+    D, count : int
+        As above; fewer where the rows are very long.
+
+    Returns
+    -------
+    (any,) intp
+        Their places, ascending.
+    """
+    half = max(4, min(count, PROBED_NUMBERS // D) // 2)
+    N = len(norms_N)
+    longest = np.argpartition(norms_N, max(0, N - half))[-half:]
+    return np.union1d(longest, np.arange(0, N, -(-N // half)))
 
 
 def product_error(
@@ -208,9 +258,10 @@ def _centre(rows_TD: Any, mean_D: Any, scale: Any, out_TD: Any, norms_T: Any) ->
 
 @loop_with(*_ANY_ORDER)
 def _accumulate(
-    product: Any, query_norms_T: Any, sample_norms_N: Any, rates_S: Any, least_T: Any, sums_TS: Any
-) -> None:
-    """Add a tile's terms to each query's sums, relative to its least distance so far."""
+    product: Any, query_norms_T: Any, sample_norms_N: Any, rates_S: Any, first: Any, least_T: Any, nearest_T: Any,
+    sums_TS: Any,
+) -> None:  # fmt: skip
+    """Add a tile's terms, of samples from ``first`` on, to each query's sums, relative to its least distance so far."""
     num_samples = product.shape[1]
     for t in prange(product.shape[0]):
         distances = np.empty(num_samples, np.float32)
@@ -221,6 +272,11 @@ def _accumulate(
             distances[n] = d
             least = min(least, d)
         new_least = min(least_T[t], least)
+        if new_least < least_T[t]:
+            for n in range(num_samples):
+                if distances[n] == new_least:
+                    nearest_T[t] = first + n
+                    break
         fall = np.float64(least_T[t]) - np.float64(new_least)
         for s in range(rates_S.shape[0]):
             rate = np.float32(rates_S[s])
@@ -232,6 +288,17 @@ def _accumulate(
                 sums_TS[t, s] *= np.exp2(-rates_S[s] * fall)
             sums_TS[t, s] += np.float64(total)
         least_T[t] = new_least
+
+
+@loop_with(*_ANY_ORDER)
+def _distances(queries_TD: Any, samples_ND: Any, nearest_T: Any, out_T: Any) -> None:
+    """Find each query's squared distance to one sample, directly."""
+    for t in prange(queries_TD.shape[0]):
+        total = 0.0
+        for d in range(queries_TD.shape[1]):
+            difference = np.float64(queries_TD[t, d]) - np.float64(samples_ND[nearest_T[t], d])
+            total += difference * difference
+        out_T[t] = total
 
 
 @inlined_with(*_ANY_ORDER)

@@ -22,7 +22,7 @@ from fastgan.kernels.common.gemm_tile import FMA, Operand
 from fastgan.kernels.common.kernel import Kernel
 from fastgan.kernels.common.launcher import launch, runtime
 from fastgan.kernels.common.planes_tile import BYTES, HALVES, PLANES, WarpgroupTiling
-from fastgan.kernels.parzen.cpu import LOG2_E, MAX_ERROR, PROBED_NUMBERS, estimated_error
+from fastgan.kernels.parzen.cpu import LOG2_E, estimated_error, max_error, telling_rows
 
 _SOURCE: Final = "parzen/parzen.cu"
 _WARPGROUPS: Final = "parzen/warpgroups.cu"
@@ -149,32 +149,38 @@ def log_density(
     )  # fmt: skip
     # Extreme data and sigmas overflow to infinity, or NaN, in these few numbers: which then mean "not fast".
     with np.errstate(all="ignore"):
-        greatest = sum(
-            float(there.download(_norms(rows, means_D, 1.0, None)).max(initial=0.0))
-            for rows in (queries_MD, samples_ND)
-        )
+        norms_M, norms_N = (there.download(_norms(rows, means_D, 1.0, None)) for rows in (queries_MD, samples_ND))
+        greatest = float(norms_M.max(initial=0.0) + norms_N.max())
         usable = np.isfinite(greatest) and M > 0
         scale = float(2.0 ** -np.round(0.5 * np.log2(greatest))) if usable and greatest > 0 else 1.0
     constants_S = np.log(N) + D * np.log(sigmas_S * np.sqrt(2.0 * np.pi))
 
     chosen = arithmetic(there.architecture)
 
-    # A way's error over 2 σ² is that in nats. Written so that NaN, of an error or a σ² beyond all numbers, is not fast.
-    def fits_bytes() -> NDArray[np.bool_]:
-        fits: NDArray[np.bool_] = _bytes_error(D, greatest) / (2 * sigmas_S**2) <= MAX_ERROR
-        return fits & (chosen == HALVES)
+    # A distance's error over 2 σ² is that in nats.
+    with np.errstate(all="ignore"):
+        may_be_off_S = 2.0 * sigmas_S**2 * max_error(sigmas_S)
 
-    # This one is measured: only where it is asked for.
     @cache
-    def fits_product() -> NDArray[np.bool_]:
+    def probed() -> tuple[Array, Array]:
+        return _some(queries_MD, norms_M, _PROBED_QUERIES), _some(samples_ND, norms_N, _PROBED_SAMPLES)
+
+    # Which sigmas a way is exact enough for. Written so that NaN, of an error or a σ² beyond all numbers, is not.
+    @cache
+    def fits(one: int) -> NDArray[np.bool_]:
         with np.errstate(all="ignore"):
-            measured = _product_error(queries_MD, samples_ND, chosen, means_D, scale) if usable else np.inf
-            error = estimated_error(greatest, measured)
-            fits: NDArray[np.bool_] = 0.5 * error / sigmas_S**2 <= MAX_ERROR
-        return fits
+            fits_S: NDArray[np.bool_] = np.zeros(S, bool)
+            if not usable:
+                return fits_S
+            if one == BYTES:
+                fits_S = _bytes_error(D, greatest) <= may_be_off_S
+            # Measured only where no bound says it already.
+            if not fits_S.all():
+                fits_S |= estimated_error(greatest, _product_error(*probed(), one, means_D, scale)) <= may_be_off_S
+        return fits_S
 
     # What takes which sigmas, the best first; what is left is for direct differences.
-    ways = ((BYTES, fits_bytes), (chosen, fits_product), (None, lambda: np.ones(S, bool)))
+    ways = (*((BYTES,) if chosen == HALVES else ()), chosen, None)
     # The samples as the ways take them, made when they are first asked for.
     samples_by: dict[int, Rows | None] = {}
 
@@ -190,11 +196,11 @@ def log_density(
         some_MD = queries_MD[m : m + _QUERIES_A_PASS]
         out = there.empty((S, len(some_MD)), np.float64)
         left_S = np.ones(S, bool)
-        for one, fits in ways:
-            places = np.flatnonzero(left_S & fits()) if left_S.any() else np.empty(0, np.intp)
-            rows = rows_for(one, some_MD) if one is not None and len(places) else None
+        for one in ways:
+            rows = rows_for(one, some_MD) if one is not None and left_S.any() else None
             if one is not None and rows is None:
                 continue
+            places = np.flatnonzero(left_S if one is None else left_S & fits(one))
             left_S[places] = False
             for first in range(0, len(places), _SIGMAS_A_PASS):
                 some = places[first : first + _SIGMAS_A_PASS]
@@ -219,18 +225,17 @@ def _bytes_error(D: int, greatest: float) -> float:
 
 
 def _product_error(queries_MD: Array, samples_ND: Array, arithmetic: int, means_D: Array, scale: float) -> float:
-    """Measure the error of squared distances from a product, on the nearest of some samples to each of some queries.
+    """Measure the error of squared distances from a product, on each query's to its nearest sample.
 
-    Infinite where a distance is not finite.
+    Infinite where a distance is not finite, or the rows are not what the arithmetic takes.
     """
     there = runtime()
-    queries_MD, samples_ND = _spread(queries_MD, _PROBED_QUERIES), _spread(samples_ND, _PROBED_SAMPLES)
     queries, samples = (
         rows_of(rows, arithmetic, means_D, scale, are_samples=are_samples)
         for rows, are_samples in ((queries_MD, False), (samples_ND, True))
     )
-    assert queries is not None
-    assert samples is not None
+    if queries is None or samples is None:
+        return np.inf
     # Of least distances alone, which are the same for any sigma.
     any_sigma = Sigmas.of(np.ones(1), 1.0, np.zeros(1), np.zeros(1, np.intp))
     found, exact = (
@@ -241,13 +246,14 @@ def _product_error(queries_MD: Array, samples_ND: Array, arithmetic: int, means_
     return error if np.isfinite(error) else np.inf
 
 
-def _spread(rows: Array, count: int) -> Array:
-    """Give so many rows, or fewer, from all over the array."""
-    N, D = rows.shape
-    step = -(-N // max(8, min(count, PROBED_NUMBERS // D)))
-    some = runtime().empty((-(-N // step), D), rows.dtype)
-    name = f"parzen_spread<{_TYPES[rows.dtype]}>"
-    launch(Kernel(_SOURCE, name), (len(some), 1, 1), rows=rows, D=np.int32(D), step=np.int32(step), some=some)
+def _some(rows: Array, norms: NDArray[np.float64], count: int) -> Array:
+    """Give so many rows, or fewer, that tell what a product is off by."""
+    there = runtime()
+    _, D = rows.shape
+    places = there.upload(telling_rows(norms, D, count))
+    some = there.empty((len(places), D), rows.dtype)
+    name = f"parzen_some<{_TYPES[rows.dtype]}>"
+    launch(Kernel(_SOURCE, name), (len(some), 1, 1), rows=rows, D=np.int32(D), places=places, some=some)
     return some
 
 

@@ -42,10 +42,10 @@ __global__ void __launch_bounds__(256) parzen_means(const T* __restrict__ rows, 
     }
 }
 
-// Every step-th of the rows, a block a row.
+// The rows at some places, a block a row.
 template <class T>
-__global__ void __launch_bounds__(256) parzen_spread(const T* __restrict__ rows, int D, int step, T* __restrict__ some) {
-    for (int d = threadIdx.x; d < D; d += 256) some[blockIdx.x * (long long)D + d] = rows[blockIdx.x * (long long)step * D + d];
+__global__ void __launch_bounds__(256) parzen_some(const T* __restrict__ rows, int D, const long long* __restrict__ places, T* __restrict__ some) {
+    for (int d = threadIdx.x; d < D; d += 256) some[blockIdx.x * (long long)D + d] = rows[places[blockIdx.x] * D + d];
 }
 
 // Gives thread 0 the sum of what a block's 128 threads have; with room for a number of each.
