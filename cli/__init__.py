@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import io
 import os
 import signal
 import sys
@@ -63,6 +64,10 @@ class LazyGroup(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run as click does, and end with 130 for a Ctrl-C that comes before click is ready for one."""
+        for stream in (sys.stdout, sys.stderr):
+            # An encoding without "±" is no reason to lose a score.
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")
         try:
             return super().main(*args, **kwargs)
         except KeyboardInterrupt:
@@ -150,6 +155,9 @@ def _warnings_shown_by(usual: Any) -> Any:
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> None:
         if issubclass(category, FastganWarning):
+            from fastgan.cli.common import StatusLine
+
+            StatusLine.clear_any()
             click.echo(f"Warning: {message}", err=True)
         else:
             usual(message, category, *rest, **options)

@@ -134,21 +134,33 @@ def as_images(pixels_ND: NDArray[np.float32], image_shape: tuple[int, int, int])
 class StatusLine:
     """One line on stderr that is written over and over; nothing where stderr is no terminal, or with ``--quiet``."""
 
+    # The one that is on the screen, which a warning must not be written behind.
+    _on_screen: StatusLine | None = None
+
     def __init__(self, quiet: bool = False) -> None:
         self._shown = 0
-        self._active = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        # A process may have been started with stderr closed.
+        self._active = not quiet and sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
     def show(self, text: str) -> None:
         """Show ``text`` in place of what stood there."""
         if self._active:
             click.echo("\r" + text.ljust(self._shown), nl=False, err=True)
             self._shown = len(text)
+            StatusLine._on_screen = self
 
     def clear(self) -> None:
         """Make room for an ordinary line."""
         if self._active and self._shown:
             click.echo("\r" + " " * self._shown + "\r", nl=False, err=True)
             self._shown = 0
+            StatusLine._on_screen = None
+
+    @staticmethod
+    def clear_any() -> None:
+        """Make room for an ordinary line where another part of the program may be showing one of these."""
+        if StatusLine._on_screen is not None:
+            StatusLine._on_screen.clear()
 
 
 def duration(seconds: float) -> str:

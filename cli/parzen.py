@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from fastgan.cli.common import (
     BACKENDS,
@@ -22,7 +24,7 @@ from fastgan.cli.common import (
     run_argument,
     write_file,
 )
-from fastgan.errors import RunError
+from fastgan.errors import DataError, RunError
 
 if TYPE_CHECKING:
     from fastgan.scoring import ParzenScore
@@ -91,7 +93,8 @@ def command(
 
     A Gaussian window stands on each of 10,000 samples; its sigma is chosen from ten values, .1 to 1, by the mean
     log-likelihood of validation data; the score is the mean over the whole test set, ± its standard error, in nats.
-    Higher is better. RUN is a run's folder, name or number; by default the newest.
+    Higher is better. RUN is a run's folder, name or number; by default the newest. Its folder keeps the score, which
+    its report shows, unless --num-samples, --sigma, --sigma-range, --dataset or --checkpoint made it another one.
 
     \b
       fastgan parzen --sigma-grid
@@ -137,7 +140,14 @@ def command(
                 data = loaded.load_dataset(data_dir, fold=fold, progress=progress)
             else:
                 data = datasets.load(dataset, data_dir=data_dir, progress=progress, fold=fold)
+        if loaded.contrast is not None and data.contrast != loaded.contrast:
+            raise DataError(
+                f"The run draws images that are normalised in contrast and those of {data.name} are not; score it "
+                f"against {loaded.config.dataset}, or leave --dataset out"
+            )
         drawn = loaded.generator.sample(num_samples or scoring.NUM_SAMPLES, seed or 0)
+        if loaded.contrast is None and data.contrast is not None:
+            drawn = datasets.normalise_contrast(drawn, data.contrast)
 
     status = StatusLine(quiet)
     score = scoring.parzen(
@@ -153,9 +163,9 @@ def command(
         progress=_progress(status),
     )
     status.clear()
-    if plot_path is not None:
-        write_file(plot_path, scoring.plot_sigmas(score))
-    if samples is None and dataset is None and checkpoint == "latest":
+    # A look at fewer samples, or at a sigma of one's own, does not take the place of the run's score.
+    by_the_protocol = num_samples in (None, scoring.NUM_SAMPLES) and sigma is None and sigmas is None
+    if samples is None and dataset is None and checkpoint == "latest" and by_the_protocol:
         from fastgan.training import record_score
 
         try:
@@ -163,9 +173,18 @@ def command(
         except RunError as error:
             click.echo(f"Warning: {error}", err=True)
     if as_json:
-        click.echo(json.dumps(score.to_json(), indent=2))
-        return
-    if sigma_grid or sigma_range is not None or refine:
+        click.echo(json.dumps(score.to_json(), indent=2, allow_nan=False))
+    else:
+        _print(score, sigma_grid or sigma_range is not None or refine)
+        if not quiet:
+            click.echo(f"{source}: {duration(score.seconds)} with {score.backend}", err=True)
+    # Last: a file that cannot be written takes nothing else with it.
+    if plot_path is not None:
+        write_file(plot_path, scoring.plot_sigmas(score))
+
+
+def _print(score: ParzenScore, with_grid: bool) -> None:
+    if with_grid:
         _print_grid(score)
     click.echo(
         f"{score.log_likelihood:.2f} ± {score.standard_error:.2f} nats: {score.dataset} {score.split} data under "
@@ -173,8 +192,6 @@ def command(
     )
     if score.baselines is not None:
         _print_baselines(score)
-    if not quiet:
-        click.echo(f"{source}: {duration(score.seconds)} with {score.backend}", err=True)
 
 
 def _check_together(
@@ -189,10 +206,14 @@ def _check_together(
     num_samples: int | None,
     seed: int | None,
 ) -> None:
+    source = click.get_current_context().get_parameter_source
+    given = {name: source(name) == ParameterSource.COMMANDLINE for name in ("checkpoint", "runs_dir")}
     for left, right, both in (
         ("RUN", "--samples", run is not None and samples is not None),
         ("--num-samples", "--samples", num_samples is not None and samples is not None),
         ("--seed", "--samples", seed is not None and samples is not None),
+        ("--checkpoint", "--samples", given["checkpoint"] and samples is not None),
+        ("--runs", "--samples", given["runs_dir"] and samples is not None),
         ("--sigma", "--sigma-grid", sigma is not None and sigma_grid),
         ("--sigma", "--sigma-range", sigma is not None and sigma_range is not None),
         ("--sigma", "--refine", sigma is not None and refine),
@@ -213,6 +234,8 @@ def _check_plot(plot: str) -> Path:
         raise RunError(f"{path} is a folder; give the name of a file in it with --plot")
     if not path.parent.is_dir():
         raise RunError(f"The folder {path.parent} of {path.name} does not exist; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise RunError(f"The folder {path.parent} of {path.name} cannot be written; name another with --plot")
     return path
 
 

@@ -34,7 +34,7 @@ NUM_SAMPLES = 10_000
 _MOST_SIGMAS = 10_000
 # A refined sigma is within a thousandth of the best, which moves a score by far less than its standard error; the
 # search has not been seen to take more than ten trials.
-_REFINED_TO, _MOST_TRIALS = 1e-3, 12
+_REFINED_TO, _MOST_TRIALS = 1e-3, 40
 # On MNIST, k-means takes seconds at these; ten rows or more a centroid, so that it is a mean.
 _MOST_CENTROIDS, _ROWS_A_CENTROID, _KMEANS_ROWS, _KMEANS_ROUNDS = 1000, 10, 50_000, 5
 # What rounding may add to samples that were brought into [0, 1].
@@ -61,17 +61,22 @@ def sigma_grid(low: float = 0.1, high: float = 1.0, count: int = 10) -> NDArray[
     >>> [round(float(sigma), 3) for sigma in sigma_grid()]
     [0.1, 0.129, 0.167, 0.215, 0.278, 0.359, 0.464, 0.599, 0.774, 1.0]
     """
-    if not MIN_SIGMA <= low <= high <= MAX_SIGMA or not 1 <= count <= _MOST_SIGMAS:
+    if low == high and count == 1:
+        check_sigma(low)
+        return np.array([low], np.float64)
+    if not MIN_SIGMA <= low < high <= MAX_SIGMA or not 2 <= count <= _MOST_SIGMAS:
         raise ValueError(
             f"low is {low}, high {high} and count {count}; "
-            f"{MIN_SIGMA} <= low <= high <= {MAX_SIGMA} and 1 <= count <= {_MOST_SIGMAS} are needed"
+            f"{MIN_SIGMA} <= low < high <= {MAX_SIGMA} and 2 <= count <= {_MOST_SIGMAS} are needed, or low = high and "
+            "a count of 1"
         )
     return np.geomspace(low, high, count)
 
 
 def check_sigma(sigma: float) -> None:
     """Refuse with a ``ValueError`` what no window can have for its standard deviation."""
-    if not MIN_SIGMA <= sigma <= MAX_SIGMA:
+    # As Python's own number: float32 cannot be held against these.
+    if not MIN_SIGMA <= float(sigma) <= MAX_SIGMA:
         raise ValueError(f"sigma is {sigma}; it must lie between {MIN_SIGMA} and {MAX_SIGMA}")
 
 
@@ -151,11 +156,14 @@ class ParzenScore:
     baselines: tuple[Baseline, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Give the score as JSON's own kinds; the fields from ``validation_standard_error`` on only where they are."""
+        """Give the score as JSON's own kinds: what is not finite is None.
+
+        The fields from ``validation_standard_error`` on are there only where they are something.
+        """
         fields = asdict(self)
         names = list(fields)
         optional = names[names.index("validation_standard_error") :]
-        return {name: value for name, value in fields.items() if value is not None or name not in optional}
+        return {name: _finite(value) for name, value in fields.items() if value is not None or name not in optional}
 
     def trials(self) -> list[tuple[float, float, float]]:
         """Give every sigma that was tried, in ascending order, with its validation mean and standard error in nats."""
@@ -166,6 +174,14 @@ class ParzenScore:
         ):
             tried += list(zip(sigmas or (), means or (), errors or (), strict=True))
         return sorted(tried)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_finite(element) for element in value]
+    if isinstance(value, dict):
+        return {name: _finite(element) for name, element in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def parzen(
@@ -245,6 +261,8 @@ def parzen(
     for value in (sigma,) if sigma is not None else () if sigmas is None else sigmas:
         check_sigma(value)
     grid = sigma_grid() if sigmas is None else np.array(sigmas, np.float64)
+    if grid.ndim != 1:
+        raise ValueError(f"sigmas has shape {grid.shape}; it must be a row of sigmas")
     if not len(grid):
         raise ValueError("sigmas is empty; it must hold one sigma at least")
     if refine and sigma is not None:
@@ -283,7 +301,7 @@ def parzen(
         dataset=dataset.name,
         split=split,
         num_samples=len(samples_ND),
-        sigma=sigma,
+        sigma=float(sigma),
         sigma_grid=None if choice is None else tuple(map(float, grid)),
         validation_log_likelihood=None if choice is None else choice.means,
         log_likelihood=mean,
@@ -365,7 +383,9 @@ def _choose_sigma(
 def _test_score(
     test_MD: NDArray[np.float32], samples_ND: NDArray[Any], sigma: float, count: _Count, backend: str
 ) -> tuple[float, float]:
-    log_density_SM = parzen_kernel.log_density(test_MD, samples_ND, np.array([sigma]), progress=count, backend=backend)
+    log_density_SM = parzen_kernel.log_density(
+        test_MD, samples_ND, np.array([sigma], np.float64), progress=count, backend=backend
+    )
     mean, error = mean_and_error(log_density_SM)
     return float(mean[0]), float(error[0])
 
@@ -441,7 +461,11 @@ def validation_log_likelihoods(
 
 def mean_and_error(log_density_SM: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Give means over M queries, and their standard errors: the deviation (ddof 0) over the root of M."""
-    return log_density_SM.mean(axis=1), log_density_SM.std(axis=1) / np.sqrt(log_density_SM.shape[1])
+    # The narrowest windows give densities whose squares leave float64's range, but not those of their shares.
+    greatest_S = np.maximum(np.abs(log_density_SM).max(axis=1), 1.0)
+    with np.errstate(invalid="ignore"):
+        deviation_S = (log_density_SM / greatest_S[:, None]).std(axis=1) * greatest_S
+    return log_density_SM.mean(axis=1), deviation_S / np.sqrt(log_density_SM.shape[1])
 
 
 def folds_mean_and_error(fold_scores: Sequence[float] | NDArray[np.floating]) -> tuple[float, float]:
@@ -520,6 +544,8 @@ def check_samples(samples: Any, dataset: datasets.Dataset) -> NDArray[Any]:
     What is such an array already, by NumPy or by DLPack, is not copied.
     """
     try:
+        if isinstance(samples, np.ma.MaskedArray):
+            raise DataError("The samples are a masked array; fill in what is masked, or leave those rows out")
         samples = np.asarray(to_host("samples", samples))
     except TypeError as error:
         raise DataError(str(error)) from error
@@ -533,7 +559,7 @@ def check_samples(samples: Any, dataset: datasets.Dataset) -> NDArray[Any]:
     num_channels, height, width = dataset.image_shape
     if samples.shape[1:] == (height, width, num_channels) != dataset.image_shape:
         samples = np.moveaxis(samples, 3, 1)
-    dtype = np.float64 if samples.dtype == np.float64 else np.float32
+    dtype = np.float64 if samples.dtype.itemsize >= 8 else np.float32
     samples_ND = np.ascontiguousarray(samples.reshape(len(samples), -1), dtype=dtype)
     for start in range(0, len(samples_ND), _CHUNK_ROWS):
         finite = np.isfinite(samples_ND[start : start + _CHUNK_ROWS]).all(axis=1)
@@ -544,8 +570,13 @@ def check_samples(samples: Any, dataset: datasets.Dataset) -> NDArray[Any]:
 
 
 def _check_range(samples_ND: NDArray[Any], dataset: datasets.Dataset) -> None:
-    """Refuse samples that leave [0, 1] where the data do not."""
+    """Refuse samples that leave [0, 1] where the data do not, or that stay there where the data do not."""
     if dataset.contrast is not None:
+        if samples_ND.min() >= 0 and samples_ND.max() <= 1:
+            raise DataError(
+                f"The samples lie in [0, 1] and the images of {dataset.name} are normalised in contrast; normalise the "
+                f"samples first, by fastgan.datasets.normalise_contrast(samples, {dataset.contrast})"
+            )
         return
     for split in dataset.splits.values():
         if len(split) and not (split.pixels.min() >= 0 and split.pixels.max() <= split.divisor):
@@ -608,11 +639,20 @@ def plot_sigmas(score: ParzenScore) -> bytes:
     axes.set_xlabel("sigma")
     axes.set_ylabel("mean log-likelihood of validation data, nats")
     axes.set_title(
-        f"{score.dataset} under {score.num_samples} samples: "
+        f"{_printable(score.dataset)} under {score.num_samples} samples: "
         f"{score.split} {score.log_likelihood:.1f} ± {score.standard_error:.1f} nats",
         fontsize="medium",
+        # A file's name may hold anything.
+        parse_math=False,
     )
     axes.legend(frameon=False)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
+    with warnings.catch_warnings():
+        # A letter of the name that the font lacks becomes a box.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()
+
+
+def _printable(name: str) -> str:
+    return name.encode("utf-8", "replace").decode("utf-8")

@@ -221,9 +221,59 @@ def test_the_grid_is_the_papers():
         (0.1, np.inf, 3),
         (np.nan, 1.0, 3),
         (0.1, 1.0, 0),
+        # A high that no sigma would have, and ten sigmas that are one.
+        (0.1, 1.0, 1),
+        (0.3, 0.3, 10),
     ):
-        with pytest.raises(ValueError, match=r"low <= high <= 1e\+100 and 1 <= count <= 10000"):
+        with pytest.raises(ValueError, match=r"low < high <= 1e\+100 and 2 <= count <= 10000"):
             sigma_grid(*wrong)
+
+
+def test_a_sigma_may_be_any_number(small):
+    samples = np.random.default_rng(0).random((20, 6), dtype=np.float32)
+    scores = [fastgan.parzen(samples, small, sigma=sigma) for sigma in (1, 1.0, np.float32(1), np.array(1.0))]
+    assert len({score.log_likelihood for score in scores}) == 1
+    for score in scores:
+        assert json.loads(json.dumps(score.to_json()))["sigma"] == 1.0
+
+
+def test_the_narrowest_window_has_an_error_bar_and_what_has_none_is_null_in_json(small):
+    samples = np.random.default_rng(0).random((20, 6), dtype=np.float32)
+    score = fastgan.parzen(samples, small, sigma=1e-100)
+    assert score.log_likelihood < -1e190
+    assert 0 < score.standard_error < np.inf
+    far = fastgan.parzen(np.full((5, 6), 1e300), small, sigma=1.0, any_range=True)
+    assert far.log_likelihood == -np.inf
+    assert json.loads(json.dumps(far.to_json(), allow_nan=False))["log_likelihood"] is None
+
+
+def test_a_search_ends_at_the_best_sigma_however_coarse_the_grid(small):
+    samples = np.random.default_rng(0).random((200, 6), dtype=np.float32)
+    fine = fastgan.parzen(samples, small, sigmas=sigma_grid(0.05, 2, 60), refine=True)
+    for decades in (1, 9, 90):
+        grid = 0.3 * np.array([10.0**-decades, 1.0, 10.0**decades])
+        found = fastgan.parzen(samples, small, sigmas=grid, refine=True)
+        assert abs(np.log(found.sigma / fine.sigma)) < 0.003, decades
+
+
+def test_samples_on_another_scale_than_normalised_images_are_refused(small):
+    images = small.splits["test"].as_float32()
+    splits = {name: Split(split.pixels, 255.0, None, contrast=55.0) for name, split in small.splits.items()}
+    data = Dataset("cifar10", small.image_shape, splits, "made up", {}, small.num_validation)
+    with pytest.raises(DataError, match=r"lie in \[0, 1\] and the images of cifar10 are normalised .*, 55.0\)"):
+        fastgan.parzen(images, data, sigma=20.0)
+    assert np.isfinite(fastgan.parzen(datasets.normalise_contrast(images, 55.0), data, sigma=20.0).log_likelihood)
+
+
+@pytest.mark.parametrize("dtype", [">f8", np.longdouble])
+def test_wide_floats_of_any_kind_stay_wide(small, dtype):
+    samples = np.random.default_rng(0).random((20, 6))
+    np.testing.assert_array_equal(check_samples(samples.astype(dtype), small), samples)
+
+
+def test_masked_samples_are_refused(small):
+    with pytest.raises(DataError, match="masked"):
+        fastgan.parzen(np.ma.masked_greater(np.full((20, 6), 0.5), 0.7), small)
 
 
 def test_a_data_set_can_be_named(monkeypatch):

@@ -163,6 +163,8 @@ def _read_hdf5(path: Path) -> _Contents:
 
     with h5py.File(path, "r") as file:
         arrays: Mapping[str, Any] = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+        if not arrays and len(file):
+            raise DataError(f"{path} holds no array at its top level; save the images there, outside of any group")
         pixel_name, label_name = _choose(path, list(arrays))
         for name in (pixel_name, label_name):
             if name is not None:
@@ -208,6 +210,8 @@ def _contents(path: Path, array: Any, labels: Any) -> _Contents:
             f"{path} holds an array of shape {shape}; images must be saved as (N, D), (N, H, W), (N, H, W, C) or "
             "(N, C, H, W)"
         )
+    if shape[0] == 0:
+        raise DataError(f"{path} holds an array of shape {shape}, which is no image at all; save some into it")
     if math.prod(shape) == 0:
         raise DataError(f"{path} holds an array of shape {shape}; images of at least one pixel are needed")
     if len(shape) == 4 and shape[_channel_axis(shape)] > MAX_CHANNELS:
@@ -273,4 +277,6 @@ def _unreadable(path: Path, error: Exception) -> str:
     # NumPy tells of objects in three ways: as "pickled data", as "Object arrays" and as "Python objects in dtype".
     if any(word in reason.lower() for word in ("pickle", "object arrays", "python objects")):
         return f"{path} holds Python objects, which are not loaded; save the images as an array of uint8 or float32"
+    if "unable to lock" in reason.lower():
+        return f"{path} is open in another program, which is writing to it; wait for that, or close it there"
     return f"{path} cannot be read as a {path.suffix} file ({reason}); save the images into it again"

@@ -51,9 +51,9 @@ def log_density(
     Returns
     -------
     (S, M) float64
-        One row a sigma, on the host. The backends ``cpu`` and ``cupy`` are to be within 0.01 nats of the definition, and
-        0.001 from sigma 0.2 on: they measure what their products are off by, ``cpu`` for each query, and compute in
-        float64 what they cannot have to that from float32. The backend ``numba-cuda`` computes all of it in float64.
+        One row a sigma, on the host. The backends ``cpu`` and ``cupy`` are to be within 0.01 nats of the definition,
+        and 0.001 from sigma 0.2 on: they measure what their products are off by, ``cpu`` for each query, and compute
+        in float64 what they cannot have to that from float32. ``numba-cuda`` computes all of it in float64.
 
     Raises
     ------
@@ -69,6 +69,8 @@ def log_density(
         for name, array in (("queries", queries_MD), ("samples", samples_ND))
     )
     sigmas_S = to_host("sigmas", sigmas_S)
+    if isinstance(sigmas_S, np.ndarray) and sigmas_S.dtype == np.float32:
+        sigmas_S = sigmas_S.astype(np.float64)
     require_array("queries", queries_MD, (None, None))
     require_array("samples", samples_ND, (None, queries_MD.shape[1]))
     require_array("sigmas", sigmas_S, (None,))

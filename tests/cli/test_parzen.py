@@ -42,6 +42,59 @@ def test_the_paper_draws_ten_thousand_and_so_does_the_command(runs, monkeypatch)
     assert seen == [10000]
 
 
+def test_a_run_is_held_to_the_scale_of_the_data(run, runs, monkeypatch):
+    digits = datasets.load("digits")
+    splits = {name: datasets.Split(split.pixels, 16.0, None, contrast=55.0) for name, split in digits.splits.items()}
+    data = datasets.Dataset("normalised", digits.image_shape, splits, "made up", {}, 300)
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: data)
+    score = scoring.parzen(datasets.normalise_contrast(run.generator.sample(50), 55.0), data, sigma=20.0)
+    result = invoke("parzen", "--dataset", "normalised", "--sigma", "20", *FEW)
+    assert result.stdout.startswith(f"{score.log_likelihood:.2f} ± {score.standard_error:.2f} nats: normalised ")
+    monkeypatch.setattr("fastgan.runs.Run.contrast", property(lambda _: 55.0))
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: digits)
+    stderr = invoke("parzen", "--dataset", "digits", *FEW, code=1).stderr
+    assert (
+        "The run draws images that are normalised in contrast and those of digits are not; score it against" in stderr
+    )
+
+
+@pytest.mark.parametrize(("option", "value"), [("--checkpoint", "best"), ("--runs", "elsewhere")])
+def test_options_that_say_nothing_of_a_file_are_refused(tmp_path, option, value):
+    np.save(tmp_path / "a.npy", np.zeros((4, 64), np.float32))
+    stderr = invoke("parzen", "--samples", str(tmp_path / "a.npy"), "--dataset", "digits", option, value, code=2).stderr
+    assert f"{option} and --samples exclude each other" in stderr
+
+
+@pytest.mark.parametrize("name", ["f2$x^$.npy", "日本.npy", "f\udcff.npy", "a_{b}.npy"])
+def test_a_plots_title_takes_any_name(tmp_path, name):
+    images = np.random.default_rng(0).random((40, 9), np.float32)
+    np.save(tmp_path / name, images)
+    invoke(
+        "parzen",
+        "--samples",
+        str(tmp_path / name),
+        "--dataset",
+        str(tmp_path / name),
+        "--plot",
+        str(tmp_path / "p.png"),
+    )
+    assert pixels_of(tmp_path / "p.png").std() > 0
+
+
+def test_a_plot_that_cannot_be_written_takes_no_score_with_it(runs, monkeypatch, tmp_path):
+    def refuse(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fastgan.files.write_atomically", refuse)
+    result = invoke("parzen", *FEW, "--plot", str(tmp_path / "p.png"), code=1)
+    assert " nats: digits test data" in result.stdout
+    assert "No space left on device" in result.stderr
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    result = invoke("parzen", *FEW, "--plot", str(tmp_path / "p.png"), code=1)
+    assert result.stdout == ""
+    assert "cannot be written; name another with --plot" in result.stderr
+
+
 def test_a_file_of_images_is_normalised_as_the_data_were(tmp_path, monkeypatch):
     pixels = np.random.default_rng(2).integers(0, 256, (60, 3 * 4 * 4), dtype=np.uint8)
     parts = {"train": pixels[:30], "valid": pixels[30:45], "test": pixels[45:]}
@@ -303,10 +356,13 @@ def test_a_backend_that_is_not_here_exits_with_1(runs, no_cupy):
 
 def test_a_runs_score_is_kept_beside_it_and_shown_in_its_report(runs, tmp_path):
     path = shutil.copytree(runs / "00002-digits-seed4", tmp_path / "copy")
-    printed = json.loads(invoke("parzen", path, "--num-samples", "50", "--json").stdout)
+    printed = json.loads(invoke("parzen", path, "--json").stdout)
+    # What is tried beside the paper's protocol does not take its place.
+    for trial in (("--num-samples", "50"), ("--sigma", "0.3"), ("--sigma-range", "0.1", "2", "3")):
+        invoke("parzen", path, *trial)
     kept = json.loads((path / "score.json").read_text())
     assert kept["log_likelihood"] == printed["log_likelihood"]
-    assert (kept["step"], kept["split"], kept["num_samples"]) == (10, "test", 50)
+    assert (kept["step"], kept["split"], kept["num_samples"]) == (10, "test", 10000)
     page = (path / "report.html").read_text()
     assert '<section class="score">' in page
     assert f"{printed['log_likelihood']:.2f}".replace("-", "−") in page
@@ -321,7 +377,7 @@ def test_a_score_that_cannot_be_kept_is_told_all_the_same(runs, tmp_path, monkey
 
     path = shutil.copytree(runs / "00002-digits-seed4", tmp_path / "copy")
     monkeypatch.setattr("fastgan.runs.write_atomically", refuse)
-    result = invoke("parzen", path, "--num-samples", "50")
+    result = invoke("parzen", path)
     assert " nats: digits test data" in result.stdout
     assert f"Warning: Cannot write the score to the run's folder {path}: Read-only file system" in result.stderr
 
