@@ -8,8 +8,9 @@ What may be lost is 0.01 nats, and 0.001 from σ = 0.2 on. Sigmas for which an e
 above that take the product only to find the samples that can matter: those within 80 σ² of the nearest, and twice a
 bound of the rounding more. Their distances are found anew, by direct differences in float64. For all other sigmas each
 query is checked at the end: the distance of its nearest sample is found directly, too, and where the product was off by
-more than half of what may be lost, so is all of the query's density. So the result is right whatever the data and the
-sigmas, and only the time depends on them: a narrow window sees few samples, unless all are alike.
+more than half of what may be lost, so is all of the query's density. So the result holds for any data, as far as a
+nearest sample tells of the others, and for any sigma; only the time depends on them: a narrow window sees few samples,
+unless all are alike.
 """
 
 from __future__ import annotations
