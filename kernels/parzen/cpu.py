@@ -56,14 +56,27 @@ def max_error(sigmas_S: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def log_density(
+    queries_MD: Array, samples_ND: Array, sigmas_S: NDArray[np.float64], progress: Callable[[int], None] | None
+) -> NDArray[np.float64]:
+    """Fill (S, M) tile by tile, in a fixed order, and anew where a query's nearest distance was off."""
+    out_SM, unsure_SM = _tile_by_tile(queries_MD, samples_ND, sigmas_S, progress)
+    of_some_S, all_unsure = unsure_SM.any(axis=1), np.flatnonzero(unsure_SM.any(axis=0))
+    for first in range(0, len(all_unsure), _QUERIES_A_TILE):
+        some = all_unsure[first : first + _QUERIES_A_TILE]
+        anew, _ = _tile_by_tile(queries_MD[some], samples_ND, sigmas_S[of_some_S], None, directly=True)
+        out_SM[np.ix_(of_some_S, some)] = anew
+    return out_SM
+
+
+def _tile_by_tile(
     queries_MD: Array,
     samples_ND: Array,
     sigmas_S: NDArray[np.float64],
     progress: Callable[[int], None] | None,
     *,
     directly: bool = False,
-) -> NDArray[np.float64]:
-    """Fill (S, M) tile by tile, in a fixed order; ``directly``: no sum is made of the product's distances."""
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Give log densities, and which of them may be off; ``directly``: no sum is made of the product's distances."""
     M, D = queries_MD.shape
     N, S = len(samples_ND), len(sigmas_S)
     out_SM = np.empty((S, M))
@@ -151,13 +164,7 @@ def log_density(
         if progress is not None:
             progress(T)
     out_SM -= (np.log(N) + D * np.log(sigmas_S * np.sqrt(2.0 * np.pi)))[:, None]
-
-    of_some_S, all_unsure = unsure_SM.any(axis=1), np.flatnonzero(unsure_SM.any(axis=0))
-    for first in range(0, len(all_unsure), _QUERIES_A_TILE):
-        some = all_unsure[first : first + _QUERIES_A_TILE]
-        places = np.ix_(of_some_S, some)
-        out_SM[places] = log_density(queries_MD[some], samples_ND, sigmas_S[of_some_S], None, directly=True)
-    return out_SM
+    return out_SM, unsure_SM
 
 
 def _buffers(num_rows: int, D: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

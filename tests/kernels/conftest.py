@@ -6,7 +6,7 @@ collect_ignore = ["compile_numba_cuda.py", "simulated_numba_cuda.py"]
 
 def pytest_collection_finish(session):
     """Start the processes of ``test_numba_cuda.py``, which take a minute by themselves, to run beside other tests."""
-    waiting = (item for item in session.items if "processes" in getattr(item, "fixturenames", ()))
+    waiting = (item for item in session.items if "numba_processes" in getattr(item, "fixturenames", ()))
     first = next(waiting, None)
     if first is not None and not session.config.option.collectonly:
         processes = first.module.started().values()

@@ -46,22 +46,22 @@ def started():
 
 
 @pytest.fixture(scope="module")
-def processes():
+def numba_processes():
     return started()
 
 
 @pytest.mark.parametrize(("name", "at_least"), [("small tiles", 60), ("real tiles", 4)])
-def test_in_the_simulator(processes, name, at_least):
-    output, errors = processes[name].communicate(timeout=600)
-    assert processes[name].returncode == 0, output + errors
+def test_in_the_simulator(numba_processes, name, at_least):
+    output, errors = numba_processes[name].communicate(timeout=600)
+    assert numba_processes[name].returncode == 0, output + errors
     # That they ran, and were not skipped.
     assert int(re.search(r"(\d+) passed", output).group(1)) >= at_least
 
 
 @pytest.fixture(scope="module")
-def compiled(processes):
-    output, errors = processes["compiler"].communicate(timeout=600)
-    if processes["compiler"].returncode:
+def compiled(numba_processes):
+    output, errors = numba_processes["compiler"].communicate(timeout=600)
+    if numba_processes["compiler"].returncode:
         # Numba's error for a library that it does not find; any other is a fault of a kernel.
         missing = re.search("NvvmSupportError|DynamicLibNotFoundError|ModuleNotFoundError|bindings not found", errors)
         if missing:

@@ -257,14 +257,14 @@ def test_a_query_whose_nearest_distance_is_off_is_computed_anew(rng, monkeypatch
     queries, samples = digit_like(rng, 100), digit_like(rng, 500)
     grey = np.repeat(rng.random((20, 1), dtype=np.float32), 784, axis=1)
     queries[40:60], samples[100:120] = grey, grey + np.float32(0.001)
-    found, anew, whole = None, [], cpu.log_density
+    anew, tile_by_tile = [], cpu._tile_by_tile
 
     def noted(some_MD, *arguments, **options):
         if options:
             anew.append(some_MD)
-        return whole(some_MD, *arguments, **options)
+        return tile_by_tile(some_MD, *arguments, **options)
 
-    monkeypatch.setattr(cpu, "log_density", noted)
+    monkeypatch.setattr(cpu, "_tile_by_tile", noted)
     sigmas = np.array([0.1, 0.2, 0.3])
     found, wanted = compute("cpu", queries, samples, sigmas), written_out(queries, samples, sigmas)
     np.testing.assert_allclose(found[0], wanted[0], rtol=0, atol=0.01)
