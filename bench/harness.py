@@ -469,13 +469,13 @@ def _time_once(case: Case) -> tuple[float, Any]:
 def settled(run: Callable[[], object]) -> Callable[[], tuple[()]]:
     """Make a ``setup`` for a case whose threads are its own, and whose neighbours' are other libraries'.
 
-    The threads of OpenBLAS and of OpenMP wait for more work in busy loops, for some 25 ms: on the cores of whoever
-    comes next. So they are left to fall asleep, and then the case runs untimed for a while, since in use it runs again
+    The threads of OpenBLAS and of OpenMP wait for more work in busy loops, OpenBLAS's for some 110 ms: on the cores of
+    whoever comes next, whose steps then took up to three times as long. So they are left to fall asleep, and then the case runs untimed for a while, since in use it runs again
     and again: a thread that has slept may wake on the core of the one that waits for it, until the system moves it.
     """
 
     def setup() -> tuple[()]:
-        time.sleep(0.05)
+        time.sleep(0.25)
         until = time.perf_counter() + 0.03
         run()
         while time.perf_counter() < until:
