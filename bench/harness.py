@@ -466,16 +466,24 @@ def _time_once(case: Case) -> tuple[float, Any]:
     return case.timer(run if case.setup is None else lambda: run(*inputs)), None
 
 
-def settled(run: Callable[[], object]) -> Callable[[], tuple[()]]:
-    """Make a ``setup`` for a case whose threads are its own, and whose neighbours' are other libraries'.
+def rested() -> tuple[()]:
+    """Let the threads of the case before fall asleep: a ``setup`` for cases of more than one library's threads.
 
     The threads of OpenBLAS and of OpenMP wait for more work in busy loops, OpenBLAS's for some 110 ms: on the cores of
-    whoever comes next, whose steps then took up to three times as long. So they are left to fall asleep, and then the case runs untimed for a while, since in use it runs again
-    and again: a thread that has slept may wake on the core of the one that waits for it, until the system moves it.
+    whoever comes next, whose steps then took up to three times as long.
+    """
+    time.sleep(0.25)
+    return ()
+
+
+def settled(run: Callable[[], object]) -> Callable[[], tuple[()]]:
+    """Make a ``setup`` for a case that in use runs again and again: ``rested``, and then untimed runs for a while.
+
+    A thread that has slept may wake on the core of the one that waits for it, until the system moves it.
     """
 
     def setup() -> tuple[()]:
-        time.sleep(0.25)
+        rested()
         until = time.perf_counter() + 0.03
         run()
         while time.perf_counter() < until:

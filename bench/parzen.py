@@ -19,7 +19,7 @@ from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
 from bench.blas import Gemm, GemmSequence
-from bench.harness import Case, comparison
+from bench.harness import Case, comparison, rested
 from fastgan.kernels.parzen import reference
 from fastgan.scoring import sigma_grid
 
@@ -76,6 +76,7 @@ class _Work:
             params=self.params,
             run=lambda: compute(queries),
             verify=lambda: self.check(compute, error),
+            setup=rested,
             flop=2.0 * M * N * D,
             bound="bare sgemm" if num_queries is None else None,
             **options,
@@ -108,7 +109,14 @@ def _own(work: _Work) -> Iterator[Case]:
     shape = [Gemm(M, N, D, trans_b=True)]
     # The faster library of the two is the bound.
     sequence = min((GemmSequence(shape, library) for library in ("numpy", "scipy")), key=_time_once)
-    yield Case("bare sgemm", params=work.params, run=sequence.run, verify=sequence.verify, flop=sequence.flop)
+    yield Case(
+        "bare sgemm",
+        params=work.params,
+        run=sequence.run,
+        setup=rested,
+        verify=sequence.verify,
+        flop=sequence.flop,
+    )
     cpu = importlib.import_module("fastgan.kernels.parzen.cpu")
     yield work.case("fastgan cpu", lambda queries: cpu.log_density(queries, work.samples, work.sigmas, None))
 
