@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgan import layers
-from fastgan.config import Config, ConvTransposeConfig, LinearConfig
+from fastgan.config import Config, ConvMaxoutConfig, ConvTransposeConfig, LinearConfig
 from fastgan.datasets import Dataset
 from fastgan.errors import ConfigError, DataError
 from fastgan.kernels import gather, step
@@ -150,6 +150,8 @@ class Trainer:
         self._images = device.empty(((num_blocks + 1) * B, num_pixels), dtype)
         self._generator_pass = self.generator.new_pass(self._z, out=self._images[B:])
         self._last_generator_pass = self._generator_pass.rows(slice((num_blocks - 1) * B, num_blocks * B))
+        # Of D's linear and maxout layers, pass by pass, with their inputs' numbers.
+        self._masks: list[tuple[Dropout, int]] = []
         # A sub-step's batch of D: real rows 0 … B-1, generated ones B … 2B-1.
         self._joined_passes = [self._new_discriminator_pass(slice(j * B, (j + 2) * B), j, 0) for j in range(k)]
         # D on G's own step: generated rows alone, numbered as in a joined batch.
@@ -181,13 +183,14 @@ class Trainer:
     def _step_algorithm_1(self) -> None:
         """Algorithm 1: k updates of D, each on fresh data and fresh noise, then one of G on fresh noise."""
         B, k = self.config.batch_size, self.config.d_steps
-        with self.device.branch():
-            self._gather_data(0)
         for j in range(k + 1):
             with self.device.branch():
                 self._draw_noise(j)
         self.device.join()
+        with self.device.branch():
+            self._prepare_discriminator()
         self._generator_pass.forward()
+        self.device.join()
 
         # for k steps do: update the discriminator by ascending its stochastic gradient (here: descending the loss's).
         for j in range(k):
@@ -220,7 +223,7 @@ class Trainer:
         """
         B = self.config.batch_size
         with self.device.branch():
-            self._gather_data(0)
+            self._prepare_discriminator()
         self._draw_noise(0)
         self._generator_pass.forward()
         self.device.join()
@@ -245,6 +248,12 @@ class Trainer:
             self._z[substep * B : (substep + 1) * B],
             seed=self.config.seed, stream=stream_id(Purpose.NOISE, substep=substep), step=self.state.update,
         )  # fmt: skip
+
+    def _prepare_discriminator(self) -> None:
+        """Gather what D sees first besides generated images, and draw its masks where they are drawn ahead."""
+        self._gather_data(0)
+        for dropout, num_columns in self._masks:
+            self.device.draw_mask(dropout, num_columns)
 
     def _gather_data(self, substep: int) -> None:
         B = self.config.batch_size
@@ -279,7 +288,11 @@ class Trainer:
                 continue
             bits = self.device.empty((len(x), -(-layer.num_inputs // 8)), np.uint8)
             stream = stream_id(Purpose.DROPOUT, layer=i, substep=substep)
-            dropouts.append(Dropout(config.dropout_keep, self.config.seed, stream, self.state.update, row_offset, bits))
+            dropout = Dropout(config.dropout_keep, self.config.seed, stream, self.state.update, row_offset, bits)
+            if not isinstance(config, ConvMaxoutConfig):
+                dropout = self.device.drawn_ahead(dropout)
+                self._masks.append((dropout, layer.num_inputs))
+            dropouts.append(dropout)
         return self.discriminator.new_pass(x, dropouts=dropouts)
 
     def first_non_finite(self) -> str | None:

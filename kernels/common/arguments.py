@@ -42,14 +42,17 @@ def draw(seed: int, stream: int, step: Counter, row_offset: int) -> dict[str, An
     }  # fmt: skip
 
 
-def mask(dropout: Dropout | None) -> dict[str, Any]:
-    """``MASK_PARAMETERS`` of philox.cuh; without dropout they are not read."""
-    if dropout is None:
-        return {**draw(0, 0, 0, 0), "threshold": np.uint32(0), "scale": np.float32(0)}
+def mask(dropout: Dropout) -> dict[str, Any]:
+    """``MASK_PARAMETERS`` of philox.cuh."""
     return {
         **draw(dropout.seed, dropout.stream, dropout.step, dropout.row_offset),
         "threshold": np.uint32(keep_threshold(dropout.keep)), "scale": np.float32(dropout.scale),
     }  # fmt: skip
+
+
+def kept(bits: Array | None, dropout: Dropout | None) -> dict[str, Any]:
+    """``KEPT_PARAMETERS`` of philox.cuh; without dropout they are not read."""
+    return {"kept": bits, "scale": np.float32(0 if dropout is None else dropout.scale)}
 
 
 def rates(learning_rate: Rate, momentum: Rate, skip: Array | None) -> dict[str, Any]:

@@ -62,10 +62,15 @@ __device__ __forceinline__ void copy_async_wait() {
 
 // --- tensor cores, sm_80 on ---
 
-// Rounds to TF32's 10 bits of mantissa, ties away from zero; the result is the bits of a float.
+// Rounds to TF32's 10 bits of mantissa; the result is the bits of a float. Ties go to even: one instruction from sm_90 on;
+// before it there is but the rounding with ties away from zero.
 __device__ __forceinline__ unsigned to_tf32(float x) {
     unsigned bits;
+#if __CUDA_ARCH__ >= 900
+    asm("cvt.rn.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+#else
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+#endif
     return bits;
 }
 
@@ -228,7 +233,13 @@ __device__ __forceinline__ void cluster_sync() {
     asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
-// Where another block of the cluster has what this one has at `shared`. Valid until that block ends: a cluster_sync
+// Waits until all blocks of the cluster have come here, so that none reads another's memory any more. It orders no writes,
+// and so need not wait for them.
+__device__ __forceinline__ void cluster_leave() {
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+// Where another block of the cluster has what this one has at `shared`. Valid until that block ends: a cluster_leave
 // must come after the last use.
 __device__ __forceinline__ const float* cluster_peer(const float* shared, unsigned rank) {
     word64 peer;

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +17,8 @@ from fastgan.errors import BackendError
 from fastgan.kernels.common import launcher
 from fastgan.kernels.common.arrays import Array, Workspace, aligned_empty
 from fastgan.kernels.common.backends import recorded, require_precision, resolve
+from fastgan.kernels.dropout import Dropout
+from fastgan.kernels.dropout import cupy_raw as dropout_cupy
 
 # The architecture from which on tensor cores compute in TF32.
 TF32_FROM: Final = 80
@@ -70,6 +73,13 @@ class HostDevice:
 
     def join(self) -> None:
         """Let what follows come after all branches."""
+
+    def drawn_ahead(self, dropout: Dropout) -> Dropout:
+        """Give the dropout for a linear or maxout layer, marked as drawn where ``draw_mask`` is to come before it."""
+        return dropout
+
+    def draw_mask(self, dropout: Dropout, num_columns: int) -> None:
+        """Draw the packed mask of what ``drawn_ahead`` gave; where layers draw theirs in passing, do nothing."""
 
     def repeat(self, sequence: Callable[[], None], times: int, should_stop: Callable[[], bool]) -> None:
         """Run a sequence of operations so many times, or until ``should_stop`` says so between two of them.
@@ -155,6 +165,15 @@ class CupyDevice(HostDevice):
     def join(self) -> None:
         """Let what follows come after all branches."""
         self._runtime.join()
+
+    def drawn_ahead(self, dropout: Dropout) -> Dropout:
+        """Mark it as drawn: masks depend on nothing but the step, and so are drawn beside what a step begins with."""
+        return replace(dropout, drawn=True)
+
+    def draw_mask(self, dropout: Dropout, num_columns: int) -> None:
+        """Draw the packed mask into its bits."""
+        assert dropout.bits is not None
+        dropout_cupy.draw(dropout, len(dropout.bits), num_columns)
 
     def repeat(self, sequence: Callable[[], None], times: int, should_stop: Callable[[], bool]) -> None:
         """Capture the sequence once as a graph and replay it."""

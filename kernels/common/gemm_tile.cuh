@@ -397,7 +397,8 @@ using Tile = FmaTile<A, B>;
 
 // --- a block's sums ---
 
-// Sums of B's columns over k in float32, by the block's first TILE_N threads: db is this of dz.
+// Sums of B's columns over k in float32, by the block's first TILE_N threads, in the blocks of the first rows alone, as
+// all of a column would find the same: db is this of dz.
 struct NoColumnSums {
     __device__ __forceinline__ void add(const float*, int) {}
 };
@@ -405,7 +406,7 @@ template <class SlotsB>
 struct ColumnSums {
     float sum = 0.0f;
     __device__ __forceinline__ void add(const float* slots_b, int number) {
-        if (threadIdx.x >= TILE_N) return;
+        if (blockIdx.y > 0 || threadIdx.x >= TILE_N) return;
         // A tile by itself first: short chains of roundings.
         float part = 0.0f;
 #pragma unroll 8
@@ -547,7 +548,7 @@ __device__ __forceinline__ bool meet(Whole& whole, float* shared, float* partial
 __device__ __forceinline__ void part() {
 #if CLUSTERED
     // A peer may still be reading.
-    if constexpr (SPLITS > 1) cluster_sync();
+    if constexpr (SPLITS > 1) cluster_leave();
 #endif
     __syncthreads();
 }

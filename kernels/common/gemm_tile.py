@@ -64,10 +64,14 @@ class Shape:
 _FMA_SHAPES: Final = (
     Shape(208, 80, 16, 4, 2), Shape(104, 80, 16, 2, 2), Shape(96, 128, 16, 2, 4), Shape(128, 128, 16, 2, 4, lanes_m=8),
     Shape(64, 64, 16, 2, 2), Shape(32, 32, 32, 2, 2),
+    Shape(208, 80, 16, 4, 5), Shape(104, 80, 16, 2, 5), Shape(112, 80, 16, 4, 2), Shape(96, 128, 16, 4, 4),
+    Shape(64, 64, 16, 2, 4), Shape(64, 64, 16, 4, 4), Shape(32, 32, 32, 2, 4),
 )  # fmt: skip
 _MMA_SHAPES: Final = (
     Shape(256, 80, 32, 4, 2), Shape(128, 80, 32, 4, 2), Shape(128, 96, 32, 2, 4), Shape(128, 128, 32, 2, 4),
     Shape(64, 64, 32, 2, 2), Shape(32, 32, 32, 2, 2, stages=4),
+    Shape(256, 80, 32, 8, 2), Shape(128, 80, 32, 8, 2), Shape(128, 96, 32, 4, 4), Shape(128, 128, 32, 4, 4),
+    Shape(64, 64, 32, 2, 4), Shape(64, 64, 32, 4, 4), Shape(32, 32, 32, 2, 4, stages=4),
 )  # fmt: skip
 
 

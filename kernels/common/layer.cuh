@@ -7,35 +7,38 @@
 
 namespace layer {
 
-// A layer's input x (B, I) with its dropout, drawn on the way into the tile.
+// A layer's input x (B, I), dropped on the way into the tile.
 template <bool K_FAST_>
 struct Dropped {
     static constexpr bool K_FAST = K_FAST_, ASYNC = false;
-    typedef float4 Raw;
+    struct Raw {
+        float4 x;
+        unsigned four;
+    };
     tile::Matrix x;
-    Mask mask;
+    Kept kept;
 
     __device__ __forceinline__ void copy(float*, int, int) const {}
-    __device__ __forceinline__ Raw fetch(int row, int column) const { return x.quad(row, column); }
-    __device__ __forceinline__ float4 finish(Raw raw, int row, int column) const {
-        return row < x.rows && column < x.columns ? mask.apply(raw, row, column) : raw;
+    __device__ __forceinline__ Raw fetch(int row, int column) const {
+        return {x.quad(row, column), row < x.rows && column < x.columns ? kept.four(row, column) : 0u};
     }
+    __device__ __forceinline__ float4 finish(Raw raw, int, int) const { return kept.apply(raw.x, raw.four); }
 };
 
 template <bool DROPOUT, bool K_FAST>
 struct InputOf {
     typedef tile::Plain<K_FAST> Type;
-    __device__ __forceinline__ static Type make(tile::Matrix x, Mask) { return {x}; }
+    __device__ __forceinline__ static Type make(tile::Matrix x, Kept) { return {x}; }
 };
 template <bool K_FAST>
 struct InputOf<true, K_FAST> {
     typedef Dropped<K_FAST> Type;
-    __device__ __forceinline__ static Type make(tile::Matrix x, Mask mask) { return {x, mask}; }
+    __device__ __forceinline__ static Type make(tile::Matrix x, Kept kept) { return {x, kept}; }
 };
 
 // dx = mask(dz Wᵀ) / keep: a product of dz (B, O), K_FAST, and W (I, O), K_FAST; N is I.
 template <bool DROPOUT, class Gradient>
-__device__ __forceinline__ void backward_input(const Gradient& dz, const float* W, float* dx, int B, int I, int O, Mask mask,
+__device__ __forceinline__ void backward_input(const Gradient& dz, const float* W, float* dx, int B, int I, int O, Kept kept,
                                                float* partials, unsigned* tickets) {
     DYNAMIC_SHARED(memory);
     float* shared = (float*)memory;
@@ -47,7 +50,7 @@ __device__ __forceinline__ void backward_input(const Gradient& dz, const float* 
     if (!tile::meet(whole, shared, partials, tickets, (unsigned*)(shared + SHARED_FLOATS))) return;
     bool aligned = tile::is_aligned(dx, I);
     tile::each_quad(whole, B - m, I - n, [&](int row, int column, float4 sum) {
-        if (DROPOUT) sum = mask.apply(sum, m + row, n + column);
+        if (DROPOUT) sum = kept.apply(sum, kept.four(m + row, n + column));
         tile::write_quad(dx, m + row, n + column, I, aligned, sum);
     });
     tile::part();

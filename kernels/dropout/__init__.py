@@ -35,6 +35,9 @@ class Dropout:
     bits : (B, ceil(I / 8)) uint8, optional
         Scratch in which a forward pass leaves its packed mask, so that the backward passes of the same step need not
         draw it again. Its content means nothing beyond the step. Without it every pass draws the same mask anew.
+    drawn : bool
+        Whether ``bits`` are there before the forward pass: a device that draws masks ahead (``devices.py``) leaves them
+        there at the start of a step.
     """
 
     keep: float
@@ -43,6 +46,7 @@ class Dropout:
     step: Counter = 0
     row_offset: int = 0
     bits: NDArray[np.uint8] | None = None
+    drawn: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 < self.keep <= 1.0:

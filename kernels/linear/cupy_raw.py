@@ -11,6 +11,7 @@ from fastgan.kernels.common.arrays import Array, Rate, Workspace
 from fastgan.kernels.common.gemm_tile import ARITHMETIC, Operand, choose, launch_product
 from fastgan.kernels.common.launcher import launch
 from fastgan.kernels.dropout import Dropout
+from fastgan.kernels.dropout.cupy_raw import kept_bits
 from fastgan.kernels.sgd.cupy_raw import clip_columns
 
 _SOURCE: Final = "linear/linear.cu"
@@ -33,9 +34,10 @@ def forward(
     x, W = Operand(k_fast=True, plain=dropout is None), Operand(k_fast=False, plain=True)
     tiling = choose(B, O, I, x, W, ARITHMETIC[precision])
     kernel = tiling.kernel(_SOURCE, f"linear_forward<{_ACTIVATIONS[activation]}, {_bool(dropout)}>", x, W)
+    kept = kept_bits(dropout, x_BI.shape, workspace, again=False)
     launch_product(
         tiling, kernel, B, O, workspace,
-        x=x_BI, W=W_IO, b=b_O, y=out, **_sizes(B, I, O), **arguments.mask(dropout),
+        x=x_BI, W=W_IO, b=b_O, y=out, **_sizes(B, I, O), **arguments.kept(kept, dropout),
     )  # fmt: skip
 
 
@@ -57,9 +59,10 @@ def backward_input(
     dz, W = Operand(k_fast=True, plain=plain), Operand(k_fast=True, plain=True)
     tiling = choose(B, I, O, dz, W, ARITHMETIC[precision])
     name = f"linear_backward_input<{_bool(plain)}, {_ACTIVATIONS[activation]}, {_bool(dropout)}>"
+    kept = kept_bits(dropout, out.shape, workspace, again=True)
     launch_product(
         tiling, tiling.kernel(_SOURCE, name, dz, W), B, I, workspace,
-        dy=dy_BO, y=y_BO, row_scale=row_scale_B, W=W_IO, dx=out, **_sizes(B, I, O), **arguments.mask(dropout),
+        dy=dy_BO, y=y_BO, row_scale=row_scale_B, W=W_IO, dx=out, **_sizes(B, I, O), **arguments.kept(kept, dropout),
     )  # fmt: skip
 
 
@@ -77,7 +80,7 @@ def backward_weights(
 ) -> None:
     """Write dW and db."""
     _weights(
-        "linear_backward_weights", x_BI, dy_BO, y_BO, activation, dropout, row_scale_B, precision,
+        "linear_backward_weights", x_BI, dy_BO, y_BO, activation, dropout, row_scale_B, precision, workspace,
         {"dW": dW_IO, "db": db_O}, {},
     )  # fmt: skip
 
@@ -102,7 +105,7 @@ def backward_update(
 ) -> None:
     """Update W, b and their velocities in place."""
     _weights(
-        "linear_backward_update", x_BI, dy_BO, y_BO, activation, dropout, row_scale_B, precision,
+        "linear_backward_update", x_BI, dy_BO, y_BO, activation, dropout, row_scale_B, precision, workspace,
         {"W": W_IO, "b": b_O, "vW": vW_IO, "vb": vb_O}, arguments.rates(learning_rate, momentum, skip),
     )  # fmt: skip
     if max_col_norm is not None:
@@ -118,6 +121,7 @@ def _weights(
     dropout: Dropout | None,
     row_scale_B: Array | None,
     precision: str,
+    workspace: Workspace,
     outputs: dict[str, Array],
     rates: dict[str, Any],
 ) -> None:
@@ -127,10 +131,11 @@ def _weights(
     x, dz = Operand(k_fast=False, plain=dropout is None), Operand(k_fast=False, plain=plain)
     tiling = choose(I, O, B, x, dz, ARITHMETIC[precision], split=False)
     name = f"{kernel}<{_bool(plain)}, {_ACTIVATIONS[activation]}, {_bool(dropout)}>"
+    kept = kept_bits(dropout, x_BI.shape, workspace, again=True)
     launch(
         tiling.kernel(_SOURCE, name, x, dz), tiling.grid(I, O),
         x=x_BI, dy=dy_BO, y=y_BO, row_scale=row_scale_B, **outputs, **_sizes(B, I, O), **rates,
-        **arguments.mask(dropout),
+        **arguments.kept(kept, dropout),
     )  # fmt: skip
 
 

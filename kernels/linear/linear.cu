@@ -67,12 +67,12 @@ struct GradientOf<true, ACTIVATION, K_FAST> {
 template <int ACTIVATION, bool DROPOUT>
 __global__ void TILE_CLUSTER __launch_bounds__(tile::THREADS)
     linear_forward(const float* __restrict__ x, const float* __restrict__ W, const float* __restrict__ b,
-                   float* __restrict__ y, int B, int I, int O, MASK_PARAMETERS, float* partials, unsigned* tickets) {
+                   float* __restrict__ y, int B, int I, int O, KEPT_PARAMETERS, float* partials, unsigned* tickets) {
     DYNAMIC_SHARED(memory);
     float* shared = (float*)memory;
     int m = blockIdx.y * TILE_M, n = blockIdx.x * TILE_N;
     typedef layer::InputOf<DROPOUT, true> InputOf;
-    auto input = InputOf::make(tile::Matrix(x, B, I), Mask MASK_ARGUMENTS);
+    auto input = InputOf::make(tile::Matrix(x, B, I), Kept KEPT_ARGUMENTS(I));
     tile::Plain<false> weights{tile::Matrix(W, I, O)};
     tile::NoColumnSums none;
     tile::Product<typename InputOf::Type, tile::Plain<false>>::run(input, weights, m, n, I, shared, none);
@@ -94,18 +94,18 @@ __global__ void TILE_CLUSTER __launch_bounds__(tile::THREADS)
 template <bool PLAIN, int ACTIVATION, bool DROPOUT>
 __global__ void TILE_CLUSTER __launch_bounds__(tile::THREADS)
     linear_backward_input(const float* __restrict__ dy, const float* __restrict__ y, const float* __restrict__ row_scale,
-                          const float* __restrict__ W, float* __restrict__ dx, int B, int I, int O, MASK_PARAMETERS,
+                          const float* __restrict__ W, float* __restrict__ dx, int B, int I, int O, KEPT_PARAMETERS,
                           float* partials, unsigned* tickets) {
     auto dz = GradientOf<PLAIN, ACTIVATION, true>::make(tile::Matrix(dy, B, O), tile::Matrix(y, B, O), row_scale);
-    layer::backward_input<DROPOUT>(dz, W, dx, B, I, O, Mask MASK_ARGUMENTS, partials, tickets);
+    layer::backward_input<DROPOUT>(dz, W, dx, B, I, O, Kept KEPT_ARGUMENTS(I), partials, tickets);
 }
 
 template <bool PLAIN, int ACTIVATION, bool DROPOUT>
 __global__ void __launch_bounds__(tile::THREADS)
     linear_backward_weights(const float* __restrict__ x, const float* __restrict__ dy, const float* __restrict__ y,
                             const float* __restrict__ row_scale, float* __restrict__ dW, float* __restrict__ db, int B,
-                            int I, int O, MASK_PARAMETERS) {
-    auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), Mask MASK_ARGUMENTS);
+                            int I, int O, KEPT_PARAMETERS) {
+    auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), Kept KEPT_ARGUMENTS(I));
     auto dz = GradientOf<PLAIN, ACTIVATION, false>::make(tile::Matrix(dy, B, O), tile::Matrix(y, B, O), row_scale);
     layer::backward_weights<false>(input, dz, dW, db, nullptr, nullptr, B, I, O, 0.0f, 0.0f, nullptr);
 }
@@ -115,9 +115,9 @@ __global__ void __launch_bounds__(tile::THREADS)
     linear_backward_update(const float* __restrict__ x, const float* __restrict__ dy, const float* __restrict__ y,
                            const float* __restrict__ row_scale, float* __restrict__ W, float* __restrict__ b,
                            float* __restrict__ vW, float* __restrict__ vb, int B, int I, int O, RATE_PARAMETERS,
-                           MASK_PARAMETERS) {
+                           KEPT_PARAMETERS) {
     if (skip && *skip) return;
-    auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), Mask MASK_ARGUMENTS);
+    auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), Kept KEPT_ARGUMENTS(I));
     auto dz = GradientOf<PLAIN, ACTIVATION, false>::make(tile::Matrix(dy, B, O), tile::Matrix(y, B, O), row_scale);
     layer::backward_weights<true>(input, dz, W, b, vW, vb, B, I, O, RATE, MOMENTUM, skip);
 }

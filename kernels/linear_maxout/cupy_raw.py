@@ -12,6 +12,7 @@ from fastgan.kernels.common.arrays import Array, Rate, Workspace
 from fastgan.kernels.common.gemm_tile import ARITHMETIC, Operand, choose, launch_product
 from fastgan.kernels.common.launcher import launch
 from fastgan.kernels.dropout import Dropout
+from fastgan.kernels.dropout.cupy_raw import kept_bits
 from fastgan.kernels.sgd.cupy_raw import clip_columns
 
 _SOURCE: Final = "linear_maxout/linear_maxout.cu"
@@ -34,10 +35,11 @@ def forward(
     x, W = Operand(k_fast=True, plain=dropout is None), Operand(k_fast=False, plain=True)
     tiling = choose(B, columns, I, x, W, ARITHMETIC[precision], pieces=num_pieces)
     kernel = tiling.kernel(_SOURCE, f"linear_maxout_forward<{_bool(dropout)}>", x, W, PIECES=num_pieces)
+    kept = kept_bits(dropout, x_BI.shape, workspace, again=False)
     launch_product(
         tiling, kernel, B, columns, workspace,
         x=x_BI, W=W_IUP, b=b_UP, y=out, pieces=out_pieces,
-        **_sizes(B, I, columns // num_pieces), **arguments.mask(dropout),
+        **_sizes(B, I, columns // num_pieces), **arguments.kept(kept, dropout),
     )  # fmt: skip
 
 
@@ -58,10 +60,11 @@ def backward_input(
     dz, W = Operand(k_fast=True, plain=False), Operand(k_fast=True, plain=True)
     tiling = choose(B, I, U * num_pieces, dz, W, ARITHMETIC[precision])
     kernel = tiling.kernel(_SOURCE, f"linear_maxout_backward_input<{_bool(dropout)}>", dz, W, PIECES=num_pieces)
+    kept = kept_bits(dropout, out.shape, workspace, again=True)
     launch_product(
         tiling, kernel, B, I, workspace,
         dy=dy_BU, pieces=pieces_BU, row_scale=row_scale_B, W=W_IUP, dx=out,
-        **_sizes(B, I, U), **arguments.mask(dropout),
+        **_sizes(B, I, U), **arguments.kept(kept, dropout),
     )  # fmt: skip
 
 
@@ -79,7 +82,7 @@ def backward_weights(
 ) -> None:
     """Write dW and db."""
     _weights(
-        "linear_maxout_backward_weights", x_BI, dy_BU, pieces_BU, num_pieces, dropout, row_scale_B, precision,
+        "linear_maxout_backward_weights", x_BI, dy_BU, pieces_BU, num_pieces, dropout, row_scale_B, precision, workspace,
         {"dW": dW_IUP, "db": db_UP}, {},
     )  # fmt: skip
 
@@ -104,7 +107,7 @@ def backward_update(
 ) -> None:
     """Update W, b and their velocities in place."""
     _weights(
-        "linear_maxout_backward_update", x_BI, dy_BU, pieces_BU, num_pieces, dropout, row_scale_B, precision,
+        "linear_maxout_backward_update", x_BI, dy_BU, pieces_BU, num_pieces, dropout, row_scale_B, precision, workspace,
         {"W": W_IUP, "b": b_UP, "vW": vW_IUP, "vb": vb_UP}, arguments.rates(learning_rate, momentum, skip),
     )  # fmt: skip
     if max_col_norm is not None:
@@ -120,6 +123,7 @@ def _weights(
     dropout: Dropout | None,
     row_scale_B: Array | None,
     precision: str,
+    workspace: Workspace,
     outputs: dict[str, Array],
     rates: dict[str, Any],
 ) -> None:
@@ -127,11 +131,12 @@ def _weights(
     (B, I), U = x_BI.shape, dy_BU.shape[1]
     x, dz = Operand(k_fast=False, plain=dropout is None), Operand(k_fast=False, plain=False)
     tiling = choose(I, U * num_pieces, B, x, dz, ARITHMETIC[precision], split=False)
+    kept = kept_bits(dropout, x_BI.shape, workspace, again=True)
     launch(
         tiling.kernel(_SOURCE, f"{kernel}<{_bool(dropout)}>", x, dz, PIECES=num_pieces),
         tiling.grid(I, U * num_pieces),
         x=x_BI, dy=dy_BU, pieces=pieces_BU, row_scale=row_scale_B, **outputs, **_sizes(B, I, U), **rates,
-        **arguments.mask(dropout),
+        **arguments.kept(kept, dropout),
     )  # fmt: skip
 
 

@@ -65,9 +65,9 @@ struct Expanded {
 template <bool DROPOUT>
 __global__ void TILE_CLUSTER __launch_bounds__(tile::THREADS)
     linear_maxout_forward(const float* __restrict__ x, const float* __restrict__ W, const float* __restrict__ b,
-                          float* __restrict__ y, byte* __restrict__ pieces, int B, int I, int U, MASK_PARAMETERS,
+                          float* __restrict__ y, byte* __restrict__ pieces, int B, int I, int U, KEPT_PARAMETERS,
                           float* partials, unsigned* tickets) {
-    auto input = layer::InputOf<DROPOUT, true>::make(tile::Matrix(x, B, I), Mask MASK_ARGUMENTS);
+    auto input = layer::InputOf<DROPOUT, true>::make(tile::Matrix(x, B, I), Kept KEPT_ARGUMENTS(I));
     maxout::forward<false>(input, W, b, B, I, U, partials, tickets, [&](int row, int unit, maxout::Winner winner) {
         long long at = (long long)row * U + unit;
         y[at] = winner.y;
@@ -79,10 +79,10 @@ template <bool DROPOUT>
 __global__ void TILE_CLUSTER __launch_bounds__(tile::THREADS)
     linear_maxout_backward_input(const float* __restrict__ dy, const byte* __restrict__ pieces,
                                  const float* __restrict__ row_scale, const float* __restrict__ W,
-                                 float* __restrict__ dx, int B, int I, int U, MASK_PARAMETERS, float* partials,
+                                 float* __restrict__ dx, int B, int I, int U, KEPT_PARAMETERS, float* partials,
                                  unsigned* tickets) {
     Expanded<true> dz = {dy, pieces, row_scale, B, U};
-    layer::backward_input<DROPOUT>(dz, W, dx, B, I, U * PIECES, Mask MASK_ARGUMENTS, partials, tickets);
+    layer::backward_input<DROPOUT>(dz, W, dx, B, I, U * PIECES, Kept KEPT_ARGUMENTS(I), partials, tickets);
 }
 
 template <bool DROPOUT>
@@ -90,8 +90,8 @@ __global__ void __launch_bounds__(tile::THREADS)
     linear_maxout_backward_weights(const float* __restrict__ x, const float* __restrict__ dy,
                                    const byte* __restrict__ pieces, const float* __restrict__ row_scale,
                                    float* __restrict__ dW, float* __restrict__ db, int B, int I, int U,
-                                   MASK_PARAMETERS) {
-    auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), Mask MASK_ARGUMENTS);
+                                   KEPT_PARAMETERS) {
+    auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), Kept KEPT_ARGUMENTS(I));
     Expanded<false> dz = {dy, pieces, row_scale, B, U};
     layer::backward_weights<false>(input, dz, dW, db, nullptr, nullptr, B, I, U * PIECES, 0.0f, 0.0f, nullptr);
 }
@@ -101,9 +101,9 @@ __global__ void __launch_bounds__(tile::THREADS, 1)
     linear_maxout_backward_update(const float* __restrict__ x, const float* __restrict__ dy,
                                   const byte* __restrict__ pieces, const float* __restrict__ row_scale,
                                   float* __restrict__ W, float* __restrict__ b, float* __restrict__ vW,
-                                  float* __restrict__ vb, int B, int I, int U, RATE_PARAMETERS, MASK_PARAMETERS) {
+                                  float* __restrict__ vb, int B, int I, int U, RATE_PARAMETERS, KEPT_PARAMETERS) {
     if (skip && *skip) return;
-    auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), Mask MASK_ARGUMENTS);
+    auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), Kept KEPT_ARGUMENTS(I));
     Expanded<false> dz = {dy, pieces, row_scale, B, U};
     layer::backward_weights<true>(input, dz, W, b, vW, vb, B, I, U * PIECES, RATE, MOMENTUM, skip);
 }

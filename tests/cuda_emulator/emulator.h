@@ -270,11 +270,16 @@ template <int N>
 static __forceinline__ void copy_async_wait() {}
 #endif
 
-// Ties away from zero, as cvt.rna; NaN and infinity stay.
+// As cvt.rn, ties to even, or before sm_90 as cvt.rna, away from zero; NaN and infinity stay.
 static __forceinline__ unsigned to_tf32(float x) {
     EMULATOR_FROM_SM_80
     unsigned bits = __float_as_uint(x);
-    return (bits & 0x7f800000u) == 0x7f800000u ? bits : (bits + 0x1000u) & ~0x1fffu;
+#if __CUDA_ARCH__ >= 900
+    unsigned half = 0xfffu + (bits >> 13 & 1u);
+#else
+    unsigned half = 0x1000u;
+#endif
+    return (bits & 0x7f800000u) == 0x7f800000u ? bits : (bits + half) & ~0x1fffu;
 }
 // As cvt.rn.f16.f32, to nearest and even.
 static __forceinline__ unsigned to_half(float x) {
@@ -379,6 +384,10 @@ static __forceinline__ unsigned cluster_rank() {
     return emulator_cluster_rank();
 }
 static __forceinline__ void cluster_sync(EMULATOR_SITE) {
+    EMULATOR_FROM_SM_90
+    emulator_cluster_barrier(file, line);
+}
+static __forceinline__ void cluster_leave(EMULATOR_SITE) {
     EMULATOR_FROM_SM_90
     emulator_cluster_barrier(file, line);
 }
