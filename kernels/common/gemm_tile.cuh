@@ -18,6 +18,12 @@
 #pragma once
 #include "device.cuh"
 
+// 1: every matrix of a kernel begins at a multiple of 16 bytes and has rows of whole quads, and so has every tile. 0: each
+// matrix is looked at when the kernel runs.
+#ifndef ALIGNED
+#define ALIGNED 0
+#endif
+
 namespace tile {
 
 constexpr int THREADS = WARPS_M * WARPS_N * 32;
@@ -27,6 +33,19 @@ constexpr int ALONG_STRIDE = TILE_K + 4;
 constexpr int C_STRIDE = across_stride(TILE_N);
 
 // --- operands ---
+
+// Where four neighbouring elements of a row are: the tile's first row and column in the matrix, the same for all threads, and
+// theirs in the tile, the same for all tiles: so the compiler has the products of each once. Tiles have rows below 2^9,
+// and matrices columns below 2^22: the place in a tile fits a word.
+struct Quad {
+    int row0, column0, row, column;
+    // Along K; across it Slots sees to it, see CLAMPED.
+    bool inside;
+
+    __device__ __forceinline__ long long at(int columns) const {
+        return ((long long)row0 * columns + column0) + (row * columns + column);
+    }
+};
 
 // A matrix in global memory, rows one after the other; `offset` is the least column that quads are taken from.
 struct Matrix {
@@ -38,10 +57,14 @@ struct Matrix {
         : data(data), rows(rows), columns(columns), aligned((((word64)data) & 15) == 0 && columns % 4 == 0 && offset % 4 == 0) {}
 
     // Four elements; what lies outside is 0.
-    __device__ __forceinline__ float4 quad(int row, int column) const {
+    __device__ __forceinline__ float4 load(Quad quad) const {
         float4 q = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        if (row >= rows) return q;
-        const float* at = data + (long long)row * columns + column;
+        const float* at = data + quad.at(columns);
+#if ALIGNED
+        if (quad.inside) q = *(const float4*)at;
+#else
+        if (!quad.inside || quad.row0 + quad.row >= rows) return q;
+        int column = quad.column0 + quad.column;
         if (aligned) {
             if (column < columns) q = *(const float4*)at;
         } else {
@@ -50,36 +73,48 @@ struct Matrix {
             if (column + 2 < columns) q.z = at[2];
             if (column + 3 < columns) q.w = at[3];
         }
+#endif
         return q;
     }
 
-    __device__ __forceinline__ void quad_async(float* shared, int row, int column) const {
-        const float* at = data + (long long)row * columns + column;
+    __device__ __forceinline__ void copy_async(float* shared, Quad quad) const {
+        const float* at = data + quad.at(columns);
+#if ALIGNED
+        copy_async_16(shared, quad.inside ? at : data, quad.inside);
+#else
+        bool in_rows = quad.inside && quad.row0 + quad.row < rows;
+        int column = quad.column0 + quad.column;
         if (aligned) {
-            bool inside = row < rows && column < columns;
+            bool inside = in_rows && column < columns;
             copy_async_16(shared, inside ? at : data, inside);
         } else {
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
-                bool inside = row < rows && column + j < columns;
+                bool inside = in_rows && column + j < columns;
                 copy_async_4(shared + j, inside ? at + j : data, inside);
             }
         }
+#endif
     }
 };
+
+// What an operand is made of:
+//   K_FAST   K runs along its rows in memory;
+//   ASYNC    it comes by `copy`, else through registers: `fetch`, and, when that is there, `finish`;
+//   CLAMPED  where the tile is beyond the last row, or, unless K_FAST, column, that one is taken again instead of zeros: what
+//            comes of it is not written. Else `fetch` and `copy` are to look whether a quad is inside.
 
 // The matrix as it is.
 template <bool K_FAST_>
 struct Plain {
-    static constexpr bool K_FAST = K_FAST_, ASYNC = true;
+    static constexpr bool K_FAST = K_FAST_, ASYNC = true, CLAMPED = ALIGNED;
     struct Raw {};
     Matrix matrix;
 
-    __device__ __forceinline__ void copy(float* shared, int row, int column) const {
-        matrix.quad_async(shared, row, column);
-    }
-    __device__ __forceinline__ Raw fetch(int, int) const { return {}; }
-    __device__ __forceinline__ float4 finish(Raw, int, int) const { return {}; }
+    __device__ __forceinline__ int extent() const { return K_FAST ? matrix.rows : matrix.columns; }
+    __device__ __forceinline__ void copy(float* shared, Quad quad) const { matrix.copy_async(shared, quad); }
+    __device__ __forceinline__ Raw fetch(Quad) const { return {}; }
+    __device__ __forceinline__ float4 finish(Raw, Quad) const { return {}; }
 };
 
 // Tile of an operand in shared memory: X is TILE_M for A and TILE_N for B.
@@ -95,7 +130,7 @@ struct Slots {
 
     typename Operand::Raw raw[Operand::ASYNC ? 1 : QUADS_A_THREAD];
 
-    // Calls f(i, row, column) for this thread's quads of a tile; places are within the tile.
+    // Calls f(i, row, column) for this thread's quads of a tile.
     template <class F>
     __device__ __forceinline__ static void each(F f) {
 #pragma unroll
@@ -105,28 +140,35 @@ struct Slots {
         }
     }
 
-    // Row and column in the matrix of a place in the tile that begins at x, k.
-    __device__ __forceinline__ static int row_of(int row, int x, int k) { return row + (Operand::K_FAST ? x : k); }
-    __device__ __forceinline__ static int column_of(int column, int x, int k) { return column + (Operand::K_FAST ? k : x); }
+    // A place in the tile that begins at x and k, of K.
+    __device__ __forceinline__ static Quad quad(const Operand& operand, int row, int column, int x, int k, int K) {
+        bool inside = (Operand::K_FAST ? column : row) < K - k;
+        if constexpr (Operand::CLAMPED) {
+            // Of columns the last quad, which is a whole one.
+            if constexpr (Operand::K_FAST) row = minimum(row, operand.extent() - 1 - x);
+            else column = minimum(column, operand.extent() - 4 - x);
+        }
+        return {Operand::K_FAST ? x : k, Operand::K_FAST ? k : x, row, column, inside};
+    }
 
-    __device__ __forceinline__ void copy(const Operand& operand, float* slots, int number, int x, int k) const {
+    __device__ __forceinline__ void copy(const Operand& operand, float* slots, int number, int x, int k, int K) const {
         if constexpr (Operand::ASYNC) {
             float* slot = slots + number % COUNT * SIZE;
             each([&](int, int row, int column) {
-                operand.copy(slot + row * STRIDE + column, row_of(row, x, k), column_of(column, x, k));
+                operand.copy(slot + row * STRIDE + column, quad(operand, row, column, x, k, K));
             });
         }
     }
-    __device__ __forceinline__ void fetch(const Operand& operand, int x, int k) {
+    __device__ __forceinline__ void fetch(const Operand& operand, int x, int k, int K) {
         if constexpr (!Operand::ASYNC)
-            each([&](int i, int row, int column) { raw[i] = operand.fetch(row_of(row, x, k), column_of(column, x, k)); });
+            each([&](int i, int row, int column) { raw[i] = operand.fetch(quad(operand, row, column, x, k, K)); });
     }
-    __device__ __forceinline__ void store(const Operand& operand, float* slots, int number, int x, int k) const {
+    __device__ __forceinline__ void store(const Operand& operand, float* slots, int number, int x, int k, int K) const {
         if constexpr (!Operand::ASYNC) {
             float* slot = slots + number % COUNT * SIZE;
             each([&](int i, int row, int column) {
                 *(float4*)(slot + row * STRIDE + column) =
-                    rounded(operand.finish(raw[i], row_of(row, x, k), column_of(column, x, k)));
+                    rounded(operand.finish(raw[i], quad(operand, row, column, x, k, K)));
             });
         }
     }
@@ -441,16 +483,16 @@ struct Product {
         tile.clear();
         for (int s = 0; s < STAGES - 1; ++s) {
             if (s < count) {
-                to_a.copy(a, slots_a, s, m, (first + s) * TILE_K);
-                to_b.copy(b, slots_b, s, n, (first + s) * TILE_K);
+                to_a.copy(a, slots_a, s, m, (first + s) * TILE_K, K);
+                to_b.copy(b, slots_b, s, n, (first + s) * TILE_K, K);
             }
             copy_async_commit();
         }
         if (count > 0) {
-            to_a.fetch(a, m, first * TILE_K);
-            to_b.fetch(b, n, first * TILE_K);
-            to_a.store(a, slots_a, 0, m, first * TILE_K);
-            to_b.store(b, slots_b, 0, n, first * TILE_K);
+            to_a.fetch(a, m, first * TILE_K, K);
+            to_b.fetch(b, n, first * TILE_K, K);
+            to_a.store(a, slots_a, 0, m, first * TILE_K, K);
+            to_b.store(b, slots_b, 0, n, first * TILE_K, K);
         }
         for (int s = 0; s < count; ++s) {
             copy_async_wait<STAGES - 2>();
@@ -460,21 +502,21 @@ struct Product {
             __syncthreads();
             int next = s + STAGES - 1;
             if (next < count) {
-                to_a.copy(a, slots_a, next, m, (first + next) * TILE_K);
-                to_b.copy(b, slots_b, next, n, (first + next) * TILE_K);
+                to_a.copy(a, slots_a, next, m, (first + next) * TILE_K, K);
+                to_b.copy(b, slots_b, next, n, (first + next) * TILE_K, K);
             }
             copy_async_commit();
             int k = (first + s + 1) * TILE_K;
             if (s + 1 < count) {
                 // Under way while the tile is multiplied.
-                to_a.fetch(a, m, k);
-                to_b.fetch(b, n, k);
+                to_a.fetch(a, m, k, K);
+                to_b.fetch(b, n, k, K);
             }
             tile.add(slots_a, slots_b, s);
             sums.add(slots_b, s);
             if (s + 1 < count) {
-                to_a.store(a, slots_a, s + 1, m, k);
-                to_b.store(b, slots_b, s + 1, n, k);
+                to_a.store(a, slots_a, s + 1, m, k, K);
+                to_b.store(b, slots_b, s + 1, n, k, K);
             }
         }
         copy_async_wait<0>();
@@ -599,7 +641,7 @@ __device__ __forceinline__ void write_quad(float* out, int row, int column, int 
 }
 
 __device__ __forceinline__ bool is_aligned(const float* data, int columns) {
-    return (((word64)data) & 15) == 0 && columns % 4 == 0;
+    return ALIGNED || ((((word64)data) & 15) == 0 && columns % 4 == 0);
 }
 
 }  // namespace tile

@@ -143,6 +143,18 @@ class Tiling:
         """Blocks for a product of M rows and N columns."""
         return (_divide_up(N, self.columns), _divide_up(M, self.shape.m), self.splits)
 
+    def aligned(self, *matrices: Array) -> dict[str, int]:
+        """Give ``ALIGNED``: all matrices of a kernel, and so all tiles, begin at 16 bytes and have rows of whole quads."""
+        return {
+            "ALIGNED": int(
+                self.columns % 4 == 0
+                and all(
+                    matrix.shape[-1] % 4 == 0 and matrix.__cuda_array_interface__["data"][0] % 16 == 0
+                    for matrix in matrices
+                )
+            )
+        }
+
     def scratch(self, M: int, N: int, workspace: Workspace) -> dict[str, Array | None]:
         """Give what blocks that are no cluster meet in: their tiles, and tickets that are 0 between launches."""
         if self.splits == 1 or self.clustered:

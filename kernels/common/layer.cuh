@@ -2,15 +2,36 @@
 
 #pragma once
 #include "gemm_tile.cuh"
-#include "philox.cuh"
 #include "rates.cuh"
 
 namespace layer {
 
+// A mask that was drawn before (dropout.cu), eight columns a byte, the first of them its highest bit; rows of whole bytes.
+struct Kept {
+    const byte* bits;
+    float scale;
+    int bytes_a_row;
+
+    // The four bits of a quad in the low half of what is given; the first column's is 8. Tiles begin at multiples of 8.
+    __device__ __forceinline__ unsigned four(tile::Quad quad) const {
+        const byte* tile = bits + ((long long)quad.row0 * bytes_a_row + (quad.column0 >> 3));
+        return (unsigned)tile[quad.row * bytes_a_row + (quad.column >> 3)] >> (~quad.column & 4);
+    }
+    __device__ __forceinline__ float4 apply(float4 x, unsigned four) const {
+        // Chosen, not multiplied by 0, which would keep a NaN.
+        return make_float4(four & 8u ? x.x * scale : 0.0f, four & 4u ? x.y * scale : 0.0f,
+                           four & 2u ? x.z * scale : 0.0f, four & 1u ? x.w * scale : 0.0f);
+    }
+};
+
+#define KEPT_PARAMETERS const byte *__restrict__ kept, float scale
+#define KEPT_ARGUMENTS(num_columns) \
+    { kept, scale, divide_up(num_columns, 8) }
+
 // A layer's input x (B, I), dropped on the way into the tile.
 template <bool K_FAST_>
 struct Dropped {
-    static constexpr bool K_FAST = K_FAST_, ASYNC = false;
+    static constexpr bool K_FAST = K_FAST_, ASYNC = false, CLAMPED = ALIGNED;
     struct Raw {
         float4 x;
         unsigned four;
@@ -18,11 +39,14 @@ struct Dropped {
     tile::Matrix x;
     Kept kept;
 
-    __device__ __forceinline__ void copy(float*, int, int) const {}
-    __device__ __forceinline__ Raw fetch(int row, int column) const {
-        return {x.quad(row, column), row < x.rows && column < x.columns ? kept.four(row, column) : 0u};
+    __device__ __forceinline__ int extent() const { return K_FAST ? x.rows : x.columns; }
+    __device__ __forceinline__ void copy(float*, tile::Quad) const {}
+    __device__ __forceinline__ Raw fetch(tile::Quad quad) const {
+        bool inside = quad.inside;
+        if (!CLAMPED) inside &= quad.row0 + quad.row < x.rows && quad.column0 + quad.column < x.columns;
+        return {x.load(quad), inside ? kept.four(quad) : 0u};
     }
-    __device__ __forceinline__ float4 finish(Raw raw, int, int) const { return kept.apply(raw.x, raw.four); }
+    __device__ __forceinline__ float4 finish(Raw raw, tile::Quad) const { return kept.apply(raw.x, raw.four); }
 };
 
 template <bool DROPOUT, bool K_FAST>
@@ -50,7 +74,7 @@ __device__ __forceinline__ void backward_input(const Gradient& dz, const float* 
     if (!tile::meet(whole, shared, partials, tickets, (unsigned*)(shared + SHARED_FLOATS))) return;
     bool aligned = tile::is_aligned(dx, I);
     tile::each_quad(whole, B - m, I - n, [&](int row, int column, float4 sum) {
-        if (DROPOUT) sum = kept.apply(sum, kept.four(m + row, n + column));
+        if (DROPOUT) sum = kept.apply(sum, kept.four({m, n, row, column, true}));
         tile::write_quad(dx, m + row, n + column, I, aligned, sum);
     });
     tile::part();
@@ -71,8 +95,8 @@ __device__ __forceinline__ void write_weights(const tile::Whole& whole, float* W
         tile::each_quads<TOGETHER>(
             whole, I - m, O - n,
             [&](int i, int row, int column) {
-                w[i] = of_W.quad(m + row, n + column);
-                v[i] = of_v.quad(m + row, n + column);
+                w[i] = of_W.load({m, n, row, column, true});
+                v[i] = of_v.load({m, n, row, column, true});
             },
             [&](int i, int row, int column, float4 g) {
                 finite &= move(w[i].x, v[i].x, g.x, rate, momentum);

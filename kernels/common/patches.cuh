@@ -30,14 +30,15 @@ struct Place {
 // neighbouring pixels, but where a row of places ends.
 template <bool K_FAST_, int C, int H, int W, int K, int STEP, int BORDER, int OUT_H, int OUT_W>
 struct Patches {
-    static constexpr bool K_FAST = K_FAST_, ASYNC = false;
+    static constexpr bool K_FAST = K_FAST_, ASYNC = false, CLAMPED = false;
     static constexpr int ROWS = C * K * K;
     typedef float4 Raw;
     const float* x;
     int num_images;
 
-    __device__ __forceinline__ void copy(float*, int, int) const {}
-    __device__ __forceinline__ Raw fetch(int row, int column) const {
+    __device__ __forceinline__ void copy(float*, tile::Quad) const {}
+    __device__ __forceinline__ Raw fetch(tile::Quad quad) const {
+        int row = quad.row0 + quad.row, column = quad.column0 + quad.column;
         float q[4] = {0.0f, 0.0f, 0.0f, 0.0f};
         if (row < ROWS) {
             int c = row / (K * K), k = row / K % K, l = row % K;
@@ -52,7 +53,7 @@ struct Patches {
         }
         return make_float4(q[0], q[1], q[2], q[3]);
     }
-    __device__ __forceinline__ float4 finish(Raw raw, int, int) const { return raw; }
+    __device__ __forceinline__ float4 finish(Raw raw, tile::Quad) const { return raw; }
 };
 
 // Calls write(row, column, sum) for every element of this block's part of the tile, neighbouring rows in neighbouring

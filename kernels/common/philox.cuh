@@ -56,27 +56,6 @@ struct Mask {
     }
 };
 
-// A mask that was drawn before, eight columns a byte, the first of them its highest bit; rows of whole bytes.
-struct Kept {
-    const byte* bits;
-    float scale;
-    int bytes_a_row;
-
-    // The bits of four columns of a row from `column` on, a multiple of 4, in the low half; the first is 8.
-    __device__ __forceinline__ unsigned four(int row, int column) const {
-        return (unsigned)bits[(long long)row * bytes_a_row + (column >> 3)] >> (~column & 4);
-    }
-    __device__ __forceinline__ float4 apply(float4 x, unsigned four) const {
-        // Chosen, not multiplied by 0, which would keep a NaN.
-        return make_float4(four & 8u ? x.x * scale : 0.0f, four & 4u ? x.y * scale : 0.0f,
-                           four & 2u ? x.z * scale : 0.0f, four & 1u ? x.w * scale : 0.0f);
-    }
-};
-
-#define KEPT_PARAMETERS const byte *__restrict__ kept, float scale
-#define KEPT_ARGUMENTS(num_columns) \
-    { kept, scale, divide_up(num_columns, 8) }
-
 #define MASK_PARAMETERS DRAW_PARAMETERS, unsigned threshold, float scale
 #define MASK_ARGUMENTS \
     { Draw(DRAW_ARGUMENTS), threshold, scale }

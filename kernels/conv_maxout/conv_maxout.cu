@@ -43,15 +43,16 @@ struct RawGradient {
 // The matrix (U·P, B·H'·W') of dz, K along its rows, times row_scale.
 template <int U>
 struct Gradient {
-    static constexpr bool K_FAST = true, ASYNC = false;
+    static constexpr bool K_FAST = true, ASYNC = false, CLAMPED = false;
     typedef RawGradient Raw;
     const float* dy;
     const byte* pieces;
     const float* row_scale;
     int num_images;
 
-    __device__ __forceinline__ void copy(float*, int, int) const {}
-    __device__ __forceinline__ Raw fetch(int row, int column) const {
+    __device__ __forceinline__ void copy(float*, tile::Quad) const {}
+    __device__ __forceinline__ Raw fetch(tile::Quad quad) const {
+        int row = quad.row0 + quad.row, column = quad.column0 + quad.column;
         Raw raw = {{0.0f, 0.0f, 0.0f, 0.0f}, 0u};
         if (row >= U * PIECES) return raw;
         int u = row / PIECES;
@@ -67,8 +68,8 @@ struct Gradient {
         if (row_scale && value != 0.0f) value *= row_scale[(column + e) / PLACES];
         return value;
     }
-    __device__ __forceinline__ float4 finish(const Raw& raw, int row, int column) const {
-        int p = row % PIECES;
+    __device__ __forceinline__ float4 finish(const Raw& raw, tile::Quad quad) const {
+        int p = (quad.row0 + quad.row) % PIECES, column = quad.column0 + quad.column;
         return make_float4(one(raw, 0, p, column), one(raw, 1, p, column), one(raw, 2, p, column),
                            one(raw, 3, p, column));
     }
@@ -77,14 +78,15 @@ struct Gradient {
 // The matrix (K·K·U·P, B·H·W): row (k, l, u·P + p), column (b, m, n) is dz[b, u·P + p, m - k + PAD, n - l + PAD].
 template <int U>
 struct GradientPatches {
-    static constexpr bool K_FAST = false, ASYNC = false;
+    static constexpr bool K_FAST = false, ASYNC = false, CLAMPED = false;
     typedef RawGradient Raw;
     const float* dy;
     const byte* pieces;
     int num_images;
 
-    __device__ __forceinline__ void copy(float*, int, int) const {}
-    __device__ __forceinline__ Raw fetch(int row, int column) const {
+    __device__ __forceinline__ void copy(float*, tile::Quad) const {}
+    __device__ __forceinline__ Raw fetch(tile::Quad quad) const {
+        int row = quad.row0 + quad.row, column = quad.column0 + quad.column;
         Raw raw = {{0.0f, 0.0f, 0.0f, 0.0f}, 0u};
         if (row >= KERNEL * KERNEL * U * PIECES) return raw;
         int u = row % (U * PIECES) / PIECES, at = row / (U * PIECES), k = at / KERNEL, l = at % KERNEL;
@@ -98,8 +100,8 @@ struct GradientPatches {
         }
         return raw;
     }
-    __device__ __forceinline__ float4 finish(const Raw& raw, int row, int) const {
-        int p = row % PIECES;
+    __device__ __forceinline__ float4 finish(const Raw& raw, tile::Quad quad) const {
+        int p = (quad.row0 + quad.row) % PIECES;
         return make_float4(raw.one(0, p), raw.one(1, p), raw.one(2, p), raw.one(3, p));
     }
 };

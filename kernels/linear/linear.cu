@@ -22,7 +22,7 @@ __device__ __forceinline__ float activate(float z) {
 // dz = row_scale · dy · f'(y), of shape (B, O).
 template <int ACTIVATION, bool K_FAST_>
 struct Activated {
-    static constexpr bool K_FAST = K_FAST_, ASYNC = false;
+    static constexpr bool K_FAST = K_FAST_, ASYNC = false, CLAMPED = ALIGNED;
     struct Raw {
         float4 dy, y;
         float scale;
@@ -30,11 +30,13 @@ struct Activated {
     tile::Matrix dy, y;
     const float* row_scale;
 
-    __device__ __forceinline__ void copy(float*, int, int) const {}
-    __device__ __forceinline__ Raw fetch(int row, int column) const {
+    __device__ __forceinline__ int extent() const { return K_FAST ? dy.rows : dy.columns; }
+    __device__ __forceinline__ void copy(float*, tile::Quad) const {}
+    __device__ __forceinline__ Raw fetch(tile::Quad quad) const {
         Raw raw;
-        raw.dy = dy.quad(row, column);
-        raw.y = ACTIVATION == IDENTITY ? raw.dy : y.quad(row, column);
+        raw.dy = dy.load(quad);
+        raw.y = ACTIVATION == IDENTITY ? raw.dy : y.load(quad);
+        int row = quad.row0 + quad.row;
         raw.scale = row_scale && row < dy.rows ? row_scale[row] : 1.0f;
         return raw;
     }
@@ -44,7 +46,7 @@ struct Activated {
         if (ACTIVATION == SIGMOID) dy *= (1.0f - y) * y;
         return dy * scale;
     }
-    __device__ __forceinline__ float4 finish(Raw raw, int, int) const {
+    __device__ __forceinline__ float4 finish(Raw raw, tile::Quad) const {
         return make_float4(one(raw.dy.x, raw.y.x, raw.scale), one(raw.dy.y, raw.y.y, raw.scale),
                            one(raw.dy.z, raw.y.z, raw.scale), one(raw.dy.w, raw.y.w, raw.scale));
     }
@@ -72,7 +74,7 @@ __global__ void TILE_CLUSTER __launch_bounds__(tile::THREADS)
     float* shared = (float*)memory;
     int m = blockIdx.y * TILE_M, n = blockIdx.x * TILE_N;
     typedef layer::InputOf<DROPOUT, true> InputOf;
-    auto input = InputOf::make(tile::Matrix(x, B, I), Kept KEPT_ARGUMENTS(I));
+    auto input = InputOf::make(tile::Matrix(x, B, I), layer::Kept KEPT_ARGUMENTS(I));
     tile::Plain<false> weights{tile::Matrix(W, I, O)};
     tile::NoColumnSums none;
     tile::Product<typename InputOf::Type, tile::Plain<false>>::run(input, weights, m, n, I, shared, none);
@@ -81,7 +83,7 @@ __global__ void TILE_CLUSTER __launch_bounds__(tile::THREADS)
     bool aligned = tile::is_aligned(y, O);
     tile::Matrix bias(b, 1, O);
     tile::each_quad(whole, B - m, O - n, [&](int row, int column, float4 z) {
-        float4 add = bias.quad(0, n + column);
+        float4 add = bias.load({0, n, 0, column, true});
         z.x = activate<ACTIVATION>(z.x + add.x);
         z.y = activate<ACTIVATION>(z.y + add.y);
         z.z = activate<ACTIVATION>(z.z + add.z);
@@ -97,7 +99,7 @@ __global__ void TILE_CLUSTER __launch_bounds__(tile::THREADS)
                           const float* __restrict__ W, float* __restrict__ dx, int B, int I, int O, KEPT_PARAMETERS,
                           float* partials, unsigned* tickets) {
     auto dz = GradientOf<PLAIN, ACTIVATION, true>::make(tile::Matrix(dy, B, O), tile::Matrix(y, B, O), row_scale);
-    layer::backward_input<DROPOUT>(dz, W, dx, B, I, O, Kept KEPT_ARGUMENTS(I), partials, tickets);
+    layer::backward_input<DROPOUT>(dz, W, dx, B, I, O, layer::Kept KEPT_ARGUMENTS(I), partials, tickets);
 }
 
 template <bool PLAIN, int ACTIVATION, bool DROPOUT>
@@ -105,7 +107,7 @@ __global__ void __launch_bounds__(tile::THREADS)
     linear_backward_weights(const float* __restrict__ x, const float* __restrict__ dy, const float* __restrict__ y,
                             const float* __restrict__ row_scale, float* __restrict__ dW, float* __restrict__ db, int B,
                             int I, int O, KEPT_PARAMETERS) {
-    auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), Kept KEPT_ARGUMENTS(I));
+    auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), layer::Kept KEPT_ARGUMENTS(I));
     auto dz = GradientOf<PLAIN, ACTIVATION, false>::make(tile::Matrix(dy, B, O), tile::Matrix(y, B, O), row_scale);
     layer::backward_weights<false>(input, dz, dW, db, nullptr, nullptr, B, I, O, 0.0f, 0.0f, nullptr);
 }
@@ -117,7 +119,7 @@ __global__ void __launch_bounds__(tile::THREADS)
                            float* __restrict__ vW, float* __restrict__ vb, int B, int I, int O, RATE_PARAMETERS,
                            KEPT_PARAMETERS) {
     if (skip && *skip) return;
-    auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), Kept KEPT_ARGUMENTS(I));
+    auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), layer::Kept KEPT_ARGUMENTS(I));
     auto dz = GradientOf<PLAIN, ACTIVATION, false>::make(tile::Matrix(dy, B, O), tile::Matrix(y, B, O), row_scale);
     layer::backward_weights<true>(input, dz, W, b, vW, vb, B, I, O, RATE, MOMENTUM, skip);
 }

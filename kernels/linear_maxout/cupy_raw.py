@@ -34,7 +34,9 @@ def forward(
     (B, I), columns = x_BI.shape, W_IUP.shape[1]
     x, W = Operand(k_fast=True, plain=dropout is None), Operand(k_fast=False, plain=True)
     tiling = choose(B, columns, I, x, W, ARITHMETIC[precision], pieces=num_pieces)
-    kernel = tiling.kernel(_SOURCE, f"linear_maxout_forward<{_bool(dropout)}>", x, W, PIECES=num_pieces)
+    kernel = tiling.kernel(
+        _SOURCE, f"linear_maxout_forward<{_bool(dropout)}>", x, W, PIECES=num_pieces, **tiling.aligned(x_BI, W_IUP)
+    )
     kept = kept_bits(dropout, x_BI.shape, workspace, again=False)
     launch_product(
         tiling, kernel, B, columns, workspace,
@@ -59,7 +61,10 @@ def backward_input(
     (B, U), I = dy_BU.shape, W_IUP.shape[0]
     dz, W = Operand(k_fast=True, plain=False), Operand(k_fast=True, plain=True)
     tiling = choose(B, I, U * num_pieces, dz, W, ARITHMETIC[precision])
-    kernel = tiling.kernel(_SOURCE, f"linear_maxout_backward_input<{_bool(dropout)}>", dz, W, PIECES=num_pieces)
+    kernel = tiling.kernel(
+        _SOURCE, f"linear_maxout_backward_input<{_bool(dropout)}>", dz, W, PIECES=num_pieces,
+        **tiling.aligned(W_IUP, out),
+    )  # fmt: skip
     kept = kept_bits(dropout, out.shape, workspace, again=True)
     launch_product(
         tiling, kernel, B, I, workspace,
@@ -133,7 +138,9 @@ def _weights(
     tiling = choose(I, U * num_pieces, B, x, dz, ARITHMETIC[precision], split=False)
     kept = kept_bits(dropout, x_BI.shape, workspace, again=True)
     launch(
-        tiling.kernel(_SOURCE, f"{kernel}<{_bool(dropout)}>", x, dz, PIECES=num_pieces),
+        tiling.kernel(
+            _SOURCE, f"{kernel}<{_bool(dropout)}>", x, dz, PIECES=num_pieces, **tiling.aligned(x_BI, *outputs.values())
+        ),
         tiling.grid(I, U * num_pieces),
         x=x_BI, dy=dy_BU, pieces=pieces_BU, row_scale=row_scale_B, **outputs, **_sizes(B, I, U), **rates,
         **arguments.kept(kept, dropout),

@@ -15,7 +15,7 @@
 // dz (B, U·P) from dy and pieces (B, U).
 template <bool K_FAST_>
 struct Expanded {
-    static constexpr bool K_FAST = K_FAST_, ASYNC = false;
+    static constexpr bool K_FAST = K_FAST_, ASYNC = false, CLAMPED = ALIGNED;
     // Units that four neighbouring columns can belong to.
     static constexpr int SPAN = PIECES >= 3 ? 2 : PIECES == 2 ? 3 : 4;
     struct Raw {
@@ -28,21 +28,25 @@ struct Expanded {
     const float* row_scale;
     int B, U;
 
-    __device__ __forceinline__ void copy(float*, int, int) const {}
-    __device__ __forceinline__ Raw fetch(int row, int column) const {
+    __device__ __forceinline__ int extent() const { return K_FAST ? B : U * PIECES; }
+    __device__ __forceinline__ void copy(float*, tile::Quad) const {}
+    __device__ __forceinline__ Raw fetch(tile::Quad quad) const {
         Raw raw;
         raw.scale = 1.0f;
-        bool inside = row < B;
+        int row = quad.row0 + quad.row;
+        bool inside = quad.inside && (CLAMPED || row < B);
         if (inside && row_scale) raw.scale = row_scale[row];
-        int first = column / PIECES;
+        int first = (quad.column0 + quad.column) / PIECES;
+        // As of Quad::at.
+        long long tile = (long long)quad.row0 * U;
+        int at = quad.row * U + first;
 #pragma unroll
         for (int s = 0; s < SPAN; ++s) {
             raw.dy[s] = 0.0f;
             raw.piece[s] = 0;
             if (inside && first + s < U) {
-                long long at = (long long)row * U + first + s;
-                raw.dy[s] = dy[at];
-                raw.piece[s] = pieces[at];
+                raw.dy[s] = (dy + tile)[at + s];
+                raw.piece[s] = (pieces + tile)[at + s];
             }
         }
         return raw;
@@ -56,8 +60,8 @@ struct Expanded {
         }
         return value;
     }
-    __device__ __forceinline__ float4 finish(const Raw& raw, int, int column) const {
-        int place = column % PIECES;
+    __device__ __forceinline__ float4 finish(const Raw& raw, tile::Quad quad) const {
+        int place = (quad.column0 + quad.column) % PIECES;
         return make_float4(one(raw, place), one(raw, place + 1), one(raw, place + 2), one(raw, place + 3));
     }
 };
@@ -67,7 +71,7 @@ __global__ void TILE_CLUSTER __launch_bounds__(tile::THREADS)
     linear_maxout_forward(const float* __restrict__ x, const float* __restrict__ W, const float* __restrict__ b,
                           float* __restrict__ y, byte* __restrict__ pieces, int B, int I, int U, KEPT_PARAMETERS,
                           float* partials, unsigned* tickets) {
-    auto input = layer::InputOf<DROPOUT, true>::make(tile::Matrix(x, B, I), Kept KEPT_ARGUMENTS(I));
+    auto input = layer::InputOf<DROPOUT, true>::make(tile::Matrix(x, B, I), layer::Kept KEPT_ARGUMENTS(I));
     maxout::forward<false>(input, W, b, B, I, U, partials, tickets, [&](int row, int unit, maxout::Winner winner) {
         long long at = (long long)row * U + unit;
         y[at] = winner.y;
@@ -82,7 +86,7 @@ __global__ void TILE_CLUSTER __launch_bounds__(tile::THREADS)
                                  float* __restrict__ dx, int B, int I, int U, KEPT_PARAMETERS, float* partials,
                                  unsigned* tickets) {
     Expanded<true> dz = {dy, pieces, row_scale, B, U};
-    layer::backward_input<DROPOUT>(dz, W, dx, B, I, U * PIECES, Kept KEPT_ARGUMENTS(I), partials, tickets);
+    layer::backward_input<DROPOUT>(dz, W, dx, B, I, U * PIECES, layer::Kept KEPT_ARGUMENTS(I), partials, tickets);
 }
 
 template <bool DROPOUT>
@@ -91,7 +95,7 @@ __global__ void __launch_bounds__(tile::THREADS)
                                    const byte* __restrict__ pieces, const float* __restrict__ row_scale,
                                    float* __restrict__ dW, float* __restrict__ db, int B, int I, int U,
                                    KEPT_PARAMETERS) {
-    auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), Kept KEPT_ARGUMENTS(I));
+    auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), layer::Kept KEPT_ARGUMENTS(I));
     Expanded<false> dz = {dy, pieces, row_scale, B, U};
     layer::backward_weights<false>(input, dz, dW, db, nullptr, nullptr, B, I, U * PIECES, 0.0f, 0.0f, nullptr);
 }
@@ -103,7 +107,7 @@ __global__ void __launch_bounds__(tile::THREADS, 1)
                                   float* __restrict__ W, float* __restrict__ b, float* __restrict__ vW,
                                   float* __restrict__ vb, int B, int I, int U, RATE_PARAMETERS, KEPT_PARAMETERS) {
     if (skip && *skip) return;
-    auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), Kept KEPT_ARGUMENTS(I));
+    auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), layer::Kept KEPT_ARGUMENTS(I));
     Expanded<false> dz = {dy, pieces, row_scale, B, U};
     layer::backward_weights<true>(input, dz, W, b, vW, vb, B, I, U * PIECES, RATE, MOMENTUM, skip);
 }

@@ -41,7 +41,7 @@ class Recorded:
     """An array of the recording runtime."""
 
     fastgan_home = "cupy"
-    __cuda_array_interface__ = None
+    __cuda_array_interface__ = {"data": (0, False)}
 
     def __init__(self, array):
         self._array = array
