@@ -99,6 +99,9 @@ class Launch:
         assert product is not None
         sizes = {name for name, _ in product.chosen.kernel("", "", *product.operands).defines}
         others = {name: value for name, value in self.kernel.defines if name not in sizes}
+        if "ALIGNED" in others:
+            # All else about it is the matrices' own.
+            others["ALIGNED"] = int(others["ALIGNED"] and tiling.columns % 4 == 0)
         kernel = tiling.kernel(self.kernel.source, self.kernel.name, *product.operands, extra_bytes=0, **others)
         arguments = dict(self.arguments)
         if "partials" in arguments:

@@ -167,27 +167,9 @@ struct Slots {
         if constexpr (!Operand::ASYNC) {
             float* slot = slots + number % COUNT * SIZE;
             each([&](int i, int row, int column) {
-                *(float4*)(slot + row * STRIDE + column) =
-                    rounded(operand.finish(raw[i], quad(operand, row, column, x, k, K)));
+                *(float4*)(slot + row * STRIDE + column) = operand.finish(raw[i], quad(operand, row, column, x, k, K));
             });
         }
-    }
-    // Rounds what this thread has copied, when its copies are done: once an element, where every warp that reads it would
-    // have to do it again. Tensor cores cut off what TF32 has no bits for.
-    __device__ __forceinline__ void round(float* slots, int number) const {
-        if constexpr (Operand::ASYNC && ARITHMETIC == 1) {
-            float* slot = slots + number % COUNT * SIZE;
-            // All loads first: a store might, as far as the compiler knows, change what is loaded next.
-            float4 quads[QUADS_A_THREAD];
-            each([&](int i, int row, int column) { quads[i] = *(const float4*)(slot + row * STRIDE + column); });
-            each([&](int i, int row, int column) { *(float4*)(slot + row * STRIDE + column) = rounded(quads[i]); });
-        }
-    }
-    __device__ __forceinline__ static float4 rounded(float4 q) {
-#if ARITHMETIC == 1
-        q = make_float4(float_of(to_tf32(q.x)), float_of(to_tf32(q.y)), float_of(to_tf32(q.z)), float_of(to_tf32(q.w)));
-#endif
-        return q;
     }
     __device__ __forceinline__ static const float* at(const float* slots, int number, int x, int k) {
         return slots + number % COUNT * SIZE + (Operand::K_FAST ? x * STRIDE + k : k * STRIDE + x);
@@ -318,11 +300,13 @@ struct MmaTile {
                 for (int e = 0; e < 4; ++e) c[i][j][e] = 0.0f;
     }
 
-    // SPLIT: the high part, and what it leaves over.
-    __device__ __forceinline__ static void split(unsigned& high, unsigned& low) {
+    // Rounds an element, as tensor cores cut off what TF32 has no bits for; SPLIT: `low` is what that leaves over. Here, though
+    // each warp that reads an element does it again: on its way in, it would be read and written once more, and shared memory
+    // is what the products wait for.
+    __device__ __forceinline__ static void round(unsigned& high, unsigned& low) {
+        float x = float_of(high);
+        high = to_tf32(x);
         if constexpr (SPLITTING) {
-            float x = float_of(high);
-            high = to_tf32(x);
             // An infinity or NaN is all in the high part: infinity less infinity would make a NaN of it.
             float rest = x - float_of(high);
             low = to_tf32(rest == rest ? rest : 0.0f);
@@ -384,13 +368,13 @@ struct MmaTile {
 #pragma unroll
             for (int j = 0; j < T_N; ++j)
 #pragma unroll
-                for (int e = 0; e < 2; ++e) split(b[j][e], b_low[j][e]);
+                for (int e = 0; e < 2; ++e) round(b[j][e], b_low[j][e]);
 #pragma unroll
             for (int i = 0; i < T_M; ++i) {
                 unsigned a[4], a_low[4];
                 read_a(a, slots_a, number, m + i * 16, k, lane);
 #pragma unroll
-                for (int e = 0; e < 4; ++e) split(a[e], a_low[e]);
+                for (int e = 0; e < 4; ++e) round(a[e], a_low[e]);
 #pragma unroll
                 for (int j = 0; j < T_N; ++j) {
                     if constexpr (SPLITTING) {
@@ -496,8 +480,6 @@ struct Product {
         }
         for (int s = 0; s < count; ++s) {
             copy_async_wait<STAGES - 2>();
-            to_a.round(slots_a, s);
-            to_b.round(slots_b, s);
             // Tile s is there for all, and nobody reads the slots of tile s - 1 any more.
             __syncthreads();
             int next = s + STAGES - 1;
