@@ -126,7 +126,10 @@ class Tiling:
         )
         return max(operands, s.m * across_stride(s.n))
 
-    def kernel(self, source: str, name: str, a: Operand, b: Operand, *, extra_bytes: int = 0, **defines: int) -> Kernel:
+    def kernel(
+        self, source: str, name: str, a: Operand, b: Operand, *, extra_bytes: int = 0, overlaps: bool = False,
+        **defines: int,
+    ) -> Kernel:  # fmt: skip
         """Describe a kernel over this tiling, with so many bytes of shared memory behind the tile's."""
         s = self.shape
         sizes = {
@@ -136,7 +139,7 @@ class Tiling:
         }  # fmt: skip
         return Kernel(
             source, name, (*sizes.items(), *defines.items()), s.threads,
-            4 * (self.shared_floats(a, b) + 4) + extra_bytes, self.splits if self.clustered else 1,
+            4 * (self.shared_floats(a, b) + 4) + extra_bytes, self.splits if self.clustered else 1, overlaps,
         )  # fmt: skip
 
     def grid(self, M: int, N: int) -> tuple[int, int, int]:
