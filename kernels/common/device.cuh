@@ -292,6 +292,12 @@ __device__ __forceinline__ float exp2_fast(float x) {
 __device__ __forceinline__ float multiply_rounded(float a, float b) { return __fmul_rn(a, b); }
 __device__ __forceinline__ float add_rounded(float a, float b) { return __fadd_rn(a, b); }
 
+// The same word; but the compiler, that could find it again from what it is made of, keeps it.
+__device__ __forceinline__ unsigned kept_word(unsigned word) {
+    asm("" : "+r"(word));
+    return word;
+}
+
 __device__ __forceinline__ unsigned bits_of(float x) { return __float_as_uint(x); }
 __device__ __forceinline__ float float_of(unsigned bits) { return __uint_as_float(bits); }
 

@@ -35,15 +35,21 @@ constexpr int C_STRIDE = across_stride(TILE_N);
 // --- operands ---
 
 // Where four neighbouring elements of a row are: the tile's first row and column in the matrix, the same for all threads, and
-// theirs in the tile, the same for all tiles: so the compiler has the products of each once. Tiles have rows below 2^9,
-// and matrices columns below 2^22: the place in a tile fits a word.
+// theirs in the tile, the same for all tiles, so that a thread finds `bytes` once.
 struct Quad {
     int row0, column0, row, column;
+    // From the tile's first element on in a matrix of so many columns, where that is asked for. Tiles have at most 2^9 rows,
+    // and matrices less than 2^21 columns.
+    unsigned bytes;
     // Along K; across it Slots sees to it, see CLAMPED.
     bool inside;
 
-    __device__ __forceinline__ long long at(int columns) const {
-        return ((long long)row0 * columns + column0) + (row * columns + column);
+    // One outside of any loop over tiles.
+    __device__ __forceinline__ static Quad of(int row0, int column0, int row, int column, int columns) {
+        return {row0, column0, row, column, 4u * (unsigned)(row * columns + column), true};
+    }
+    __device__ __forceinline__ const float* in(const float* data, int columns) const {
+        return (const float*)((const char*)(data + ((long long)row0 * columns + column0)) + bytes);
     }
 };
 
@@ -59,7 +65,7 @@ struct Matrix {
     // Four elements; what lies outside is 0.
     __device__ __forceinline__ float4 load(Quad quad) const {
         float4 q = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        const float* at = data + quad.at(columns);
+        const float* at = quad.in(data, columns);
 #if ALIGNED
         if (quad.inside) q = *(const float4*)at;
 #else
@@ -78,10 +84,12 @@ struct Matrix {
     }
 
     __device__ __forceinline__ void copy_async(float* shared, Quad quad) const {
-        const float* at = data + quad.at(columns);
 #if ALIGNED
-        copy_async_16(shared, quad.inside ? at : data, quad.inside);
+        // The tile's first element is inside.
+        if (!quad.inside) quad.bytes = 0;
+        copy_async_16(shared, quad.in(data, columns), quad.inside);
 #else
+        const float* at = quad.in(data, columns);
         bool in_rows = quad.inside && quad.row0 + quad.row < rows;
         int column = quad.column0 + quad.column;
         if (aligned) {
@@ -102,7 +110,8 @@ struct Matrix {
 //   K_FAST   K runs along its rows in memory;
 //   ASYNC    it comes by `copy`, else through registers: `fetch`, and, when that is there, `finish`;
 //   CLAMPED  where the tile is beyond the last row, or, unless K_FAST, column, that one is taken again instead of zeros: what
-//            comes of it is not written. Else `fetch` and `copy` are to look whether a quad is inside.
+//            comes of it is not written. Else `fetch` and `copy` are to look whether a quad is inside;
+//   columns  those for which it wants Quad::bytes.
 
 // The matrix as it is.
 template <bool K_FAST_>
@@ -112,6 +121,7 @@ struct Plain {
     Matrix matrix;
 
     __device__ __forceinline__ int extent() const { return K_FAST ? matrix.rows : matrix.columns; }
+    __device__ __forceinline__ int columns() const { return matrix.columns; }
     __device__ __forceinline__ void copy(float* shared, Quad quad) const { matrix.copy_async(shared, quad); }
     __device__ __forceinline__ Raw fetch(Quad) const { return {}; }
     __device__ __forceinline__ float4 finish(Raw, Quad) const { return {}; }
@@ -128,7 +138,25 @@ struct Slots {
     static constexpr int COUNT = Operand::ASYNC ? STAGES : 2;
     static constexpr int SIZE = ROWS * STRIDE;
 
+    // Whether all of a thread's quads are in the same columns: places in shared memory then differ by what is known.
+    static constexpr bool IN_COLUMNS = THREADS % (COLUMNS / 4) == 0;
+
     typename Operand::Raw raw[Operand::ASYNC ? 1 : QUADS_A_THREAD];
+    // Of this thread's quads from a tile's first element on: in global memory, and in floats in shared memory.
+    unsigned bytes[QUADS_A_THREAD], slot_places[IN_COLUMNS ? 1 : QUADS_A_THREAD];
+
+    // What is found once; x is the tiles' first row or column.
+    __device__ __forceinline__ Slots(const Operand& operand, int x) {
+        each([&](int i, int row, int column) {
+            Quad quad = clamped(operand, row, column, x);
+            bytes[i] = kept_word(4u * (unsigned)(quad.row * operand.columns() + quad.column));
+            if (!IN_COLUMNS || i == 0) slot_places[IN_COLUMNS ? 0 : i] = kept_word((unsigned)(row * STRIDE + column));
+        });
+    }
+    __device__ __forceinline__ float* in_slot(float* slots, int number, int i) const {
+        float* slot = slots + number % COUNT * SIZE;
+        return IN_COLUMNS ? slot + slot_places[0] + i * (THREADS / (COLUMNS / 4)) * STRIDE : slot + slot_places[IN_COLUMNS ? 0 : i];
+    }
 
     // Calls f(i, row, column) for this thread's quads of a tile.
     template <class F>
@@ -140,36 +168,36 @@ struct Slots {
         }
     }
 
-    // A place in the tile that begins at x and k, of K.
-    __device__ __forceinline__ static Quad quad(const Operand& operand, int row, int column, int x, int k, int K) {
-        bool inside = (Operand::K_FAST ? column : row) < K - k;
+    __device__ __forceinline__ static Quad clamped(const Operand& operand, int row, int column, int x) {
         if constexpr (Operand::CLAMPED) {
             // Of columns the last quad, which is a whole one.
             if constexpr (Operand::K_FAST) row = minimum(row, operand.extent() - 1 - x);
             else column = minimum(column, operand.extent() - 4 - x);
         }
-        return {Operand::K_FAST ? x : k, Operand::K_FAST ? k : x, row, column, inside};
+        return {0, 0, row, column, 0u, true};
+    }
+    // This thread's i-th quad of the tile that begins at x and k, of K.
+    __device__ __forceinline__ Quad quad(const Operand& operand, int i, int row, int column, int x, int k, int K) const {
+        Quad quad = clamped(operand, row, column, x);
+        return {Operand::K_FAST ? x : k, Operand::K_FAST ? k : x, quad.row, quad.column, bytes[i],
+                (Operand::K_FAST ? column : row) < K - k};
     }
 
     __device__ __forceinline__ void copy(const Operand& operand, float* slots, int number, int x, int k, int K) const {
-        if constexpr (Operand::ASYNC) {
-            float* slot = slots + number % COUNT * SIZE;
-            each([&](int, int row, int column) {
-                operand.copy(slot + row * STRIDE + column, quad(operand, row, column, x, k, K));
+        if constexpr (Operand::ASYNC)
+            each([&](int i, int row, int column) {
+                operand.copy(in_slot(slots, number, i), quad(operand, i, row, column, x, k, K));
             });
-        }
     }
     __device__ __forceinline__ void fetch(const Operand& operand, int x, int k, int K) {
         if constexpr (!Operand::ASYNC)
-            each([&](int i, int row, int column) { raw[i] = operand.fetch(quad(operand, row, column, x, k, K)); });
+            each([&](int i, int row, int column) { raw[i] = operand.fetch(quad(operand, i, row, column, x, k, K)); });
     }
     __device__ __forceinline__ void store(const Operand& operand, float* slots, int number, int x, int k, int K) const {
-        if constexpr (!Operand::ASYNC) {
-            float* slot = slots + number % COUNT * SIZE;
+        if constexpr (!Operand::ASYNC)
             each([&](int i, int row, int column) {
-                *(float4*)(slot + row * STRIDE + column) = operand.finish(raw[i], quad(operand, row, column, x, k, K));
+                *(float4*)in_slot(slots, number, i) = operand.finish(raw[i], quad(operand, i, row, column, x, k, K));
             });
-        }
     }
     __device__ __forceinline__ static const float* at(const float* slots, int number, int x, int k) {
         return slots + number % COUNT * SIZE + (Operand::K_FAST ? x * STRIDE + k : k * STRIDE + x);
@@ -231,7 +259,9 @@ struct FmaTile {
             for (int j = 0; j < T_N; ++j) c[i][j] = 0.0f;
     }
 
-    __device__ __forceinline__ void add(const float* slots_a, const float* slots_b, int number) {
+    // `meanwhile` is what else is to be done at the time: after the first of the products, which then keep it company.
+    template <class F>
+    __device__ __forceinline__ void add(const float* slots_a, const float* slots_b, int number, F meanwhile) {
         int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
         int lane_m = lane / LANES_N, lane_n = lane % LANES_N;
         int m = warp / WARPS_N * WARP_M, n = warp % WARPS_N * WARP_N;
@@ -255,6 +285,7 @@ struct FmaTile {
                         float& sum = PROMOTE ? part[PROMOTE ? i : 0][PROMOTE ? j : 0] : c[i][j];
                         sum = fmaf(a[q][i], b[q][j], sum);
                     }
+            if (k == 0) meanwhile();
         }
         if constexpr (PROMOTE) {
 #pragma unroll
@@ -346,7 +377,9 @@ struct MmaTile {
         }
     }
 
-    __device__ __forceinline__ void add(const float* slots_a, const float* slots_b, int number) {
+    // `meanwhile` is what else is to be done at the time: after the first of the products, which then keep it company.
+    template <class F>
+    __device__ __forceinline__ void add(const float* slots_a, const float* slots_b, int number, F meanwhile) {
         int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
         int m = warp / WARPS_N * WARP_M, n = warp % WARPS_N * WARP_N;
         // Sums of at most 32 of K are the tensor cores' own: those truncate, here sums are rounded.
@@ -386,6 +419,7 @@ struct MmaTile {
                     }
                 }
             }
+            if (k == 0) meanwhile();
             if constexpr (SPLITTING) {
                 if (k % 32 == 24 || k + 8 == TILE_K) {
 #pragma unroll
@@ -461,8 +495,8 @@ struct Product {
         int count = (int)((long long)(part + 1) * num_tiles / SPLITS) - first;
         float* slots_a = shared;
         float* slots_b = shared + SlotsA::COUNT * SlotsA::SIZE;
-        SlotsA to_a;
-        SlotsB to_b;
+        SlotsA to_a(a, m);
+        SlotsB to_b(b, n);
         Tile<A, B> tile;
         tile.clear();
         for (int s = 0; s < STAGES - 1; ++s) {
@@ -482,19 +516,19 @@ struct Product {
             copy_async_wait<STAGES - 2>();
             // Tile s is there for all, and nobody reads the slots of tile s - 1 any more.
             __syncthreads();
-            int next = s + STAGES - 1;
-            if (next < count) {
-                to_a.copy(a, slots_a, next, m, (first + next) * TILE_K, K);
-                to_b.copy(b, slots_b, next, n, (first + next) * TILE_K, K);
-            }
-            copy_async_commit();
-            int k = (first + s + 1) * TILE_K;
-            if (s + 1 < count) {
-                // Under way while the tile is multiplied.
-                to_a.fetch(a, m, k, K);
-                to_b.fetch(b, n, k, K);
-            }
-            tile.add(slots_a, slots_b, s);
+            int next = s + STAGES - 1, k = (first + s + 1) * TILE_K;
+            tile.add(slots_a, slots_b, s, [&] {
+                if (next < count) {
+                    to_a.copy(a, slots_a, next, m, (first + next) * TILE_K, K);
+                    to_b.copy(b, slots_b, next, n, (first + next) * TILE_K, K);
+                }
+                copy_async_commit();
+                if (s + 1 < count) {
+                    // Under way while the tile is multiplied.
+                    to_a.fetch(a, m, k, K);
+                    to_b.fetch(b, n, k, K);
+                }
+            });
             sums.add(slots_b, s);
             if (s + 1 < count) {
                 to_a.store(a, slots_a, s + 1, m, k, K);

@@ -40,6 +40,7 @@ struct Dropped {
     Kept kept;
 
     __device__ __forceinline__ int extent() const { return K_FAST ? x.rows : x.columns; }
+    __device__ __forceinline__ int columns() const { return x.columns; }
     __device__ __forceinline__ void copy(float*, tile::Quad) const {}
     __device__ __forceinline__ Raw fetch(tile::Quad quad) const {
         bool inside = quad.inside;
@@ -74,7 +75,7 @@ __device__ __forceinline__ void backward_input(const Gradient& dz, const float* 
     if (!tile::meet(whole, shared, partials, tickets, (unsigned*)(shared + SHARED_FLOATS))) return;
     bool aligned = tile::is_aligned(dx, I);
     tile::each_quad(whole, B - m, I - n, [&](int row, int column, float4 sum) {
-        if (DROPOUT) sum = kept.apply(sum, kept.four({m, n, row, column, true}));
+        if (DROPOUT) sum = kept.apply(sum, kept.four(tile::Quad::of(m, n, row, column, I)));
         tile::write_quad(dx, m + row, n + column, I, aligned, sum);
     });
     tile::part();
@@ -95,8 +96,8 @@ __device__ __forceinline__ void write_weights(const tile::Whole& whole, float* W
         tile::each_quads<TOGETHER>(
             whole, I - m, O - n,
             [&](int i, int row, int column) {
-                w[i] = of_W.load({m, n, row, column, true});
-                v[i] = of_v.load({m, n, row, column, true});
+                w[i] = of_W.load(tile::Quad::of(m, n, row, column, O));
+                v[i] = of_v.load(tile::Quad::of(m, n, row, column, O));
             },
             [&](int i, int row, int column, float4 g) {
                 finite &= move(w[i].x, v[i].x, g.x, rate, momentum);

@@ -36,6 +36,7 @@ struct Patches {
     const float* x;
     int num_images;
 
+    __device__ __forceinline__ int columns() const { return 0; }
     __device__ __forceinline__ void copy(float*, tile::Quad) const {}
     __device__ __forceinline__ Raw fetch(tile::Quad quad) const {
         int row = quad.row0 + quad.row, column = quad.column0 + quad.column;

@@ -50,6 +50,7 @@ struct Gradient {
     const float* row_scale;
     int num_images;
 
+    __device__ __forceinline__ int columns() const { return 0; }
     __device__ __forceinline__ void copy(float*, tile::Quad) const {}
     __device__ __forceinline__ Raw fetch(tile::Quad quad) const {
         int row = quad.row0 + quad.row, column = quad.column0 + quad.column;
@@ -84,6 +85,7 @@ struct GradientPatches {
     const byte* pieces;
     int num_images;
 
+    __device__ __forceinline__ int columns() const { return 0; }
     __device__ __forceinline__ void copy(float*, tile::Quad) const {}
     __device__ __forceinline__ Raw fetch(tile::Quad quad) const {
         int row = quad.row0 + quad.row, column = quad.column0 + quad.column;

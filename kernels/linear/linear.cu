@@ -31,6 +31,7 @@ struct Activated {
     const float* row_scale;
 
     __device__ __forceinline__ int extent() const { return K_FAST ? dy.rows : dy.columns; }
+    __device__ __forceinline__ int columns() const { return dy.columns; }
     __device__ __forceinline__ void copy(float*, tile::Quad) const {}
     __device__ __forceinline__ Raw fetch(tile::Quad quad) const {
         Raw raw;
@@ -84,7 +85,7 @@ __global__ void TILE_CLUSTER __launch_bounds__(tile::THREADS)
     bool aligned = tile::is_aligned(y, O);
     tile::Matrix bias(b, 1, O);
     tile::each_quad(whole, B - m, O - n, [&](int row, int column, float4 z) {
-        float4 add = bias.load({0, n, 0, column, true});
+        float4 add = bias.load(tile::Quad::of(0, n, 0, column, O));
         z.x = activate<ACTIVATION>(z.x + add.x);
         z.y = activate<ACTIVATION>(z.y + add.y);
         z.z = activate<ACTIVATION>(z.z + add.z);

@@ -29,6 +29,7 @@ struct Expanded {
     int B, U;
 
     __device__ __forceinline__ int extent() const { return K_FAST ? B : U * PIECES; }
+    __device__ __forceinline__ int columns() const { return 0; }
     __device__ __forceinline__ void copy(float*, tile::Quad) const {}
     __device__ __forceinline__ Raw fetch(tile::Quad quad) const {
         Raw raw;
@@ -37,7 +38,7 @@ struct Expanded {
         bool inside = quad.inside && (CLAMPED || row < B);
         if (inside && row_scale) raw.scale = row_scale[row];
         int first = (quad.column0 + quad.column) / PIECES;
-        // As of Quad::at.
+        // A uniform row, and a place in the tile that fits a word.
         long long tile = (long long)quad.row0 * U;
         int at = quad.row * U + first;
 #pragma unroll

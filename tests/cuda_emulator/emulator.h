@@ -379,6 +379,7 @@ static __forceinline__ void copy_bulk(void* shared, const void* global, int byte
     emulator_copy_bulk(shared, global, bytes, mbarrier, file, line);
 }
 
+static __forceinline__ unsigned kept_word(unsigned word) { return word; }
 // Here a launch begins when the one before it is done.
 static __forceinline__ void wait_for_earlier() {}
 
