@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastgan.kernels.common import arguments
 from fastgan.kernels.common.arrays import Array, Rate, Workspace
-from fastgan.kernels.common.gemm_tile import ARITHMETIC, Operand, choose, launch_product
+from fastgan.kernels.common.gemm_tile import Operand, arithmetic_of, choose, launch_product
 from fastgan.kernels.common.kernel import Kernel
 from fastgan.kernels.common.launcher import launch
 from fastgan.kernels.dropout import Dropout
@@ -42,7 +42,7 @@ def forward(
     for images in parts(len(x_BCHW), out.shape[2] * out.shape[3]):
         y = out[images]
         M = len(y) * y.shape[2] * y.shape[3]
-        tiling = choose(M, columns, C * K * K, x, W, ARITHMETIC[precision], pieces=num_pieces)
+        tiling = choose(M, columns, C * K * K, x, W, arithmetic_of(precision, split=False), pieces=num_pieces)
         name = f"conv_maxout_forward<{y.shape[1]}>"
         launch_product(
             tiling, tiling.kernel(_SOURCE, name, x, W, **_sizes(x_BCHW.shape, K, pad, y.shape, num_pieces)),
@@ -71,7 +71,7 @@ def backward_input(
     name = f"conv_maxout_backward_input<{dy_BUHW.shape[1]}>"
     for images in parts(B, H * width):
         dy, dx = dy_BUHW[images], out[images]
-        tiling = choose(len(dx) * H * width, C, K * K * columns, dz, W, ARITHMETIC[precision])
+        tiling = choose(len(dx) * H * width, C, K * K * columns, dz, W, arithmetic_of(precision, split=False))
         launch_product(
             tiling, tiling.kernel(_SOURCE, name, dz, W, **_sizes(out.shape, K, pad, dy.shape, num_pieces)),
             len(dx) * H * width, C, workspace,
@@ -153,7 +153,7 @@ def _weights(
     C, K, _, columns = W_CKKUP.shape
     B, U, height, width = dy_BUHW.shape
     x, dz = Operand(k_fast=True, plain=False), Operand(k_fast=True, plain=False)
-    tiling = choose(C * K * K, columns, B * height * width, x, dz, ARITHMETIC[precision])
+    tiling = choose(C * K * K, columns, B * height * width, x, dz, arithmetic_of(precision, split=False))
     name = f"conv_maxout_backward_weights<{U}, {update}>"
     kernel = tiling.kernel(_SOURCE, name, x, dz, **_sizes(x_BCHW.shape, K, pad, dy_BUHW.shape, num_pieces))
     launch_product(

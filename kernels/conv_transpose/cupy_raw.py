@@ -8,7 +8,7 @@ import numpy as np
 
 from fastgan.kernels.common import arguments
 from fastgan.kernels.common.arrays import Array, Rate, Workspace
-from fastgan.kernels.common.gemm_tile import ARITHMETIC, Operand, choose, launch_product
+from fastgan.kernels.common.gemm_tile import Operand, arithmetic_of, choose, launch_product
 from fastgan.kernels.common.kernel import Kernel
 from fastgan.kernels.common.launcher import launch
 from fastgan.kernels.conv_maxout.cupy_raw import parts
@@ -30,7 +30,7 @@ def forward(
     for images in parts(B, H * width):
         y = out[images]
         M = len(y) * H * width
-        tiling = choose(M, columns, C, x, W, ARITHMETIC[precision])
+        tiling = choose(M, columns, C, x, W, arithmetic_of(precision, split=False))
         patches = workspace.array("patches", (M, columns), np.dtype(np.float32))
         launch_product(
             tiling, tiling.kernel(_SOURCE, f"conv_transpose_forward<{C}>", x, W, **_sizes(x_BCHW, y, K, stride)),
@@ -55,7 +55,7 @@ def backward_input(
     for images in parts(B, H * width):
         dx = out[images]
         M = len(dx) * H * width
-        tiling = choose(M, C, O * K * K, dy, W, ARITHMETIC[precision])
+        tiling = choose(M, C, O * K * K, dy, W, arithmetic_of(precision, split=False))
         name = f"conv_transpose_backward_input<{C}>"
         launch_product(
             tiling, tiling.kernel(_SOURCE, name, dy, W, **_sizes(dx, dy_BOHW, K, stride)), M, C, workspace,
@@ -108,7 +108,7 @@ def _weights(
     _, O, K, _ = W_COKK.shape
     name = f"conv_transpose_backward_weights<{C}, {update}>"
     x, dy = Operand(k_fast=True, plain=False), Operand(k_fast=True, plain=False)
-    tiling = choose(C, O * K * K, B * H * width, x, dy, ARITHMETIC[precision])
+    tiling = choose(C, O * K * K, B * H * width, x, dy, arithmetic_of(precision, split=False))
     launch_product(
         tiling, tiling.kernel(_SOURCE, name, x, dy, **_sizes(x_BCHW, dy_BOHW, K, stride)), C, O * K * K, workspace,
         x=x_BCHW, dy=dy_BOHW, W=W_COKK, vW=vW_COKK, B=np.int32(B), **rates,

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastgan.kernels.common import arguments
 from fastgan.kernels.common.arrays import Array, Rate, Workspace
-from fastgan.kernels.common.gemm_tile import ARITHMETIC, Operand, choose, launch_product
+from fastgan.kernels.common.gemm_tile import Operand, arithmetic_of, choose, launch_product
 from fastgan.kernels.common.launcher import launch
 from fastgan.kernels.dropout import Dropout
 from fastgan.kernels.dropout.cupy_raw import kept_bits
@@ -32,7 +32,7 @@ def forward(
     arguments.require_float32(x=x_BI)
     (B, I), O = x_BI.shape, W_IO.shape[1]
     x, W = Operand(k_fast=True, plain=dropout is None), Operand(k_fast=False, plain=True)
-    tiling = choose(B, O, I, x, W, ARITHMETIC[precision])
+    tiling = choose(B, O, I, x, W, arithmetic_of(precision))
     name = f"linear_forward<{_ACTIVATIONS[activation]}, {_bool(dropout)}>"
     kernel = tiling.kernel(_SOURCE, name, x, W, overlaps=True, **tiling.aligned(x_BI, W_IO, b_O, out))
     kept = kept_bits(dropout, x_BI.shape, workspace, again=False)
@@ -58,7 +58,7 @@ def backward_input(
     (B, O), I = dy_BO.shape, W_IO.shape[0]
     plain = activation == "identity" and row_scale_B is None
     dz, W = Operand(k_fast=True, plain=plain), Operand(k_fast=True, plain=True)
-    tiling = choose(B, I, O, dz, W, ARITHMETIC[precision])
+    tiling = choose(B, I, O, dz, W, arithmetic_of(precision))
     name = f"linear_backward_input<{_bool(plain)}, {_ACTIVATIONS[activation]}, {_bool(dropout)}>"
     kept = kept_bits(dropout, out.shape, workspace, again=True)
     launch_product(
@@ -130,7 +130,7 @@ def _weights(
     (B, I), O = x_BI.shape, dy_BO.shape[1]
     plain = activation == "identity" and row_scale_B is None
     x, dz = Operand(k_fast=False, plain=dropout is None), Operand(k_fast=False, plain=plain)
-    tiling = choose(I, O, B, x, dz, ARITHMETIC[precision], split=False)
+    tiling = choose(I, O, B, x, dz, arithmetic_of(precision), split=False)
     name = f"{kernel}<{_bool(plain)}, {_ACTIVATIONS[activation]}, {_bool(dropout)}>"
     kept = kept_bits(dropout, x_BI.shape, workspace, again=True)
     launch(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fastgan.kernels.common import arguments
 from fastgan.kernels.common.arrays import Array, Rate, Workspace
-from fastgan.kernels.common.gemm_tile import ARITHMETIC, Operand, choose, launch_product
+from fastgan.kernels.common.gemm_tile import Operand, arithmetic_of, choose, launch_product
 from fastgan.kernels.common.launcher import launch
 from fastgan.kernels.dropout import Dropout
 from fastgan.kernels.dropout.cupy_raw import kept_bits
@@ -33,7 +33,7 @@ def forward(
     arguments.require_float32(x=x_BI)
     (B, I), columns = x_BI.shape, W_IUP.shape[1]
     x, W = Operand(k_fast=True, plain=dropout is None), Operand(k_fast=False, plain=True)
-    tiling = choose(B, columns, I, x, W, ARITHMETIC[precision], pieces=num_pieces)
+    tiling = choose(B, columns, I, x, W, arithmetic_of(precision), pieces=num_pieces)
     kernel = tiling.kernel(
         _SOURCE, f"linear_maxout_forward<{_bool(dropout)}>", x, W, PIECES=num_pieces, overlaps=True, **tiling.aligned(x_BI, W_IUP)
     )
@@ -60,7 +60,7 @@ def backward_input(
     arguments.require_float32(dy=dy_BU)
     (B, U), I = dy_BU.shape, W_IUP.shape[0]
     dz, W = Operand(k_fast=True, plain=False), Operand(k_fast=True, plain=True)
-    tiling = choose(B, I, U * num_pieces, dz, W, ARITHMETIC[precision])
+    tiling = choose(B, I, U * num_pieces, dz, W, arithmetic_of(precision))
     kernel = tiling.kernel(
         _SOURCE, f"linear_maxout_backward_input<{_bool(dropout)}>", dz, W, PIECES=num_pieces,
         overlaps=True, **tiling.aligned(W_IUP, out),
@@ -135,7 +135,7 @@ def _weights(
     arguments.require_float32(x=x_BI)
     (B, I), U = x_BI.shape, dy_BU.shape[1]
     x, dz = Operand(k_fast=False, plain=dropout is None), Operand(k_fast=False, plain=False)
-    tiling = choose(I, U * num_pieces, B, x, dz, ARITHMETIC[precision], split=False)
+    tiling = choose(I, U * num_pieces, B, x, dz, arithmetic_of(precision), split=False)
     kept = kept_bits(dropout, x_BI.shape, workspace, again=True)
     launch(
         tiling.kernel(
