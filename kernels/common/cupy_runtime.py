@@ -74,36 +74,6 @@ def import_cupy() -> Any:
     return cupy
 
 
-OVERLAP = True
-_OVERLAPS_FROM: Final = 90
-_PROGRAMMATIC_STREAM_SERIALIZATION: Final = 6
-
-
-class _LaunchAttribute(ctypes.Structure):
-    """``CUlaunchAttribute`` of the driver: which, and a union of 64 bytes that begins with an int."""
-
-    _fields_ = (("id", ctypes.c_int), ("pad", ctypes.c_int), ("value", ctypes.c_int * 16))
-
-
-class _LaunchConfig(ctypes.Structure):
-    """``CUlaunchConfig`` of the driver."""
-
-    _fields_ = (
-        ("grid_x", ctypes.c_uint), ("grid_y", ctypes.c_uint), ("grid_z", ctypes.c_uint),
-        ("block_x", ctypes.c_uint), ("block_y", ctypes.c_uint), ("block_z", ctypes.c_uint),
-        ("shared_bytes", ctypes.c_uint), ("stream", ctypes.c_void_p),
-        ("attributes", ctypes.POINTER(_LaunchAttribute)), ("num_attributes", ctypes.c_uint),
-    )  # fmt: skip
-
-
-@cache
-def _driver() -> Any:
-    for name in ("libcuda.so.1", "nvcuda.dll"):
-        with contextlib.suppress(OSError):
-            return ctypes.CDLL(name)
-    raise BackendError("the NVIDIA driver's library cannot be loaded")
-
-
 class CupyRuntime:
     """``launcher.Runtime`` over CuPy.
 
@@ -183,33 +153,11 @@ class CupyRuntime:
 
     def launch(self, kernel: Kernel, grid: tuple[int, int, int], arguments: tuple[Any, ...]) -> None:
         """Launch on CuPy's current stream, so that a caller's own work there comes before and after."""
-        if kernel.overlaps and self.architecture >= _OVERLAPS_FROM and OVERLAP:
-            self._launch_early(kernel, grid, arguments)
-            return
         null = np.uint64(0)
         self._function(kernel)(
             grid, (kernel.threads, 1, 1), tuple(null if argument is None else argument for argument in arguments),
             shared_mem=kernel.shared_bytes,
         )  # fmt: skip
-
-    def _launch_early(self, kernel: Kernel, grid: tuple[int, int, int], arguments: tuple[Any, ...]) -> None:
-        """Launch so that it may begin before what is before it on the stream is done: CuPy has no way to say that."""
-        values = [
-            np.uint64(0) if each is None else each if isinstance(each, np.generic) else np.uint64(each.data.ptr)
-            for each in arguments
-        ]
-        # The driver reads the values before it returns.
-        kept = [np.array(value) for value in values]
-        pointers = (ctypes.c_void_p * len(kept))(*(array.ctypes.data for array in kept))
-        attribute = _LaunchAttribute(_PROGRAMMATIC_STREAM_SERIALIZATION, 0, (ctypes.c_int * 16)(1))
-        config = _LaunchConfig(
-            *grid, kernel.threads, 1, 1, kernel.shared_bytes, self._cupy.cuda.get_current_stream().ptr,
-            ctypes.pointer(attribute), 1,
-        )  # fmt: skip
-        function = ctypes.c_void_p(self._function(kernel).kernel.ptr)
-        code = _driver().cuLaunchKernelEx(ctypes.byref(config), function, pointers, None)
-        if code:
-            raise BackendError(f"The kernel {kernel.name} cannot be launched: the driver says {code}")
 
     def _function(self, kernel: Kernel) -> Any:
         function = self._functions.get(kernel)

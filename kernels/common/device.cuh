@@ -220,17 +220,6 @@ __device__ __forceinline__ void copy_bulk(void* shared, const void* global, int 
                  : "memory");
 }
 
-// --- launches that begin before the one before them is done, sm_90 on ---
-
-// First of all in a kernel whose `Kernel` says that it overlaps: waits until all that comes before it is done and seen, and
-// lets what comes after it begin, which will wait here in its turn. A launch and the beginning of its blocks then cost
-// no time of their own.
-__device__ __forceinline__ void wait_for_earlier() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;\ngriddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
 // --- a cluster of blocks along z, sm_90 on ---
 
 __device__ __forceinline__ unsigned cluster_rank() {

@@ -128,10 +128,7 @@ class Tiling:
         )
         return max(operands, s.m * across_stride(s.n))
 
-    def kernel(
-        self, source: str, name: str, a: Operand, b: Operand, *, extra_bytes: int = 0, overlaps: bool = False,
-        **defines: int,
-    ) -> Kernel:  # fmt: skip
+    def kernel(self, source: str, name: str, a: Operand, b: Operand, *, extra_bytes: int = 0, **defines: int) -> Kernel:
         """Describe a kernel over this tiling, with so many bytes of shared memory behind the tile's."""
         s = self.shape
         sizes = {
@@ -141,7 +138,7 @@ class Tiling:
         }  # fmt: skip
         return Kernel(
             source, name, (*sizes.items(), *defines.items()), s.threads,
-            4 * (self.shared_floats(a, b) + 4) + extra_bytes, self.splits if self.clustered else 1, overlaps,
+            4 * (self.shared_floats(a, b) + 4) + extra_bytes, self.splits if self.clustered else 1,
         )  # fmt: skip
 
     def grid(self, M: int, N: int) -> tuple[int, int, int]:

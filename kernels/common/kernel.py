@@ -37,8 +37,6 @@ class Kernel:
         Dynamic shared memory of a block.
     cluster : int
         Blocks of a cluster along z; above 1 it needs sm_90.
-    overlaps : bool
-        Whether it begins with ``wait_for_earlier``, so that its launch need not wait for what comes before it; sm_90.
     architecture : str
         What it is compiled for, where that is not the device's own: ``sm_90a`` for what only Hopper has.
     """
@@ -49,7 +47,6 @@ class Kernel:
     threads: int = 256
     shared_bytes: int = 0
     cluster: int = 1
-    overlaps: bool = False
     architecture: str = ""
 
     @property

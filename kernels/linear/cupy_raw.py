@@ -34,7 +34,7 @@ def forward(
     x, W = Operand(k_fast=True, plain=dropout is None), Operand(k_fast=False, plain=True)
     tiling = choose(B, O, I, x, W, arithmetic_of(precision))
     name = f"linear_forward<{_ACTIVATIONS[activation]}, {_bool(dropout)}>"
-    kernel = tiling.kernel(_SOURCE, name, x, W, overlaps=True, **tiling.aligned(x_BI, W_IO, b_O, out))
+    kernel = tiling.kernel(_SOURCE, name, x, W, **tiling.aligned(x_BI, W_IO, b_O, out))
     kept = kept_bits(dropout, x_BI.shape, workspace, again=False)
     launch_product(
         tiling, kernel, B, O, workspace,
@@ -62,7 +62,7 @@ def backward_input(
     name = f"linear_backward_input<{_bool(plain)}, {_ACTIVATIONS[activation]}, {_bool(dropout)}>"
     kept = kept_bits(dropout, out.shape, workspace, again=True)
     launch_product(
-        tiling, tiling.kernel(_SOURCE, name, dz, W, overlaps=True, **tiling.aligned(dy_BO, y_BO, W_IO, out)), B, I, workspace,
+        tiling, tiling.kernel(_SOURCE, name, dz, W, **tiling.aligned(dy_BO, y_BO, W_IO, out)), B, I, workspace,
         dy=dy_BO, y=y_BO, row_scale=row_scale_B, W=W_IO, dx=out, **_sizes(B, I, O), **arguments.kept(kept, dropout),
     )  # fmt: skip
 
@@ -134,7 +134,7 @@ def _weights(
     name = f"{kernel}<{_bool(plain)}, {_ACTIVATIONS[activation]}, {_bool(dropout)}>"
     kept = kept_bits(dropout, x_BI.shape, workspace, again=True)
     launch(
-        tiling.kernel(_SOURCE, name, x, dz, overlaps=True, **tiling.aligned(x_BI, dy_BO, y_BO, *outputs.values())),
+        tiling.kernel(_SOURCE, name, x, dz, **tiling.aligned(x_BI, dy_BO, y_BO, *outputs.values())),
         tiling.grid(I, O),
         x=x_BI, dy=dy_BO, y=y_BO, row_scale=row_scale_B, **outputs, **_sizes(B, I, O), **rates,
         **arguments.kept(kept, dropout),

@@ -71,7 +71,6 @@ template <int ACTIVATION, bool DROPOUT>
 __global__ void TILE_CLUSTER __launch_bounds__(tile::THREADS)
     linear_forward(const float* __restrict__ x, const float* __restrict__ W, const float* __restrict__ b,
                    float* __restrict__ y, int B, int I, int O, KEPT_PARAMETERS, float* partials, unsigned* tickets) {
-    wait_for_earlier();
     DYNAMIC_SHARED(memory);
     float* shared = (float*)memory;
     int m = blockIdx.y * TILE_M, n = blockIdx.x * TILE_N;
@@ -100,7 +99,6 @@ __global__ void TILE_CLUSTER __launch_bounds__(tile::THREADS)
     linear_backward_input(const float* __restrict__ dy, const float* __restrict__ y, const float* __restrict__ row_scale,
                           const float* __restrict__ W, float* __restrict__ dx, int B, int I, int O, KEPT_PARAMETERS,
                           float* partials, unsigned* tickets) {
-    wait_for_earlier();
     auto dz = GradientOf<PLAIN, ACTIVATION, true>::make(tile::Matrix(dy, B, O), tile::Matrix(y, B, O), row_scale);
     layer::backward_input<DROPOUT>(dz, W, dx, B, I, O, layer::Kept KEPT_ARGUMENTS(I), partials, tickets);
 }
@@ -110,7 +108,6 @@ __global__ void __launch_bounds__(tile::THREADS)
     linear_backward_weights(const float* __restrict__ x, const float* __restrict__ dy, const float* __restrict__ y,
                             const float* __restrict__ row_scale, float* __restrict__ dW, float* __restrict__ db, int B,
                             int I, int O, KEPT_PARAMETERS) {
-    wait_for_earlier();
     auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), layer::Kept KEPT_ARGUMENTS(I));
     auto dz = GradientOf<PLAIN, ACTIVATION, false>::make(tile::Matrix(dy, B, O), tile::Matrix(y, B, O), row_scale);
     layer::backward_weights<false>(input, dz, dW, db, nullptr, nullptr, B, I, O, 0.0f, 0.0f, nullptr);
@@ -122,7 +119,6 @@ __global__ void __launch_bounds__(tile::THREADS)
                            const float* __restrict__ row_scale, float* __restrict__ W, float* __restrict__ b,
                            float* __restrict__ vW, float* __restrict__ vb, int B, int I, int O, RATE_PARAMETERS,
                            KEPT_PARAMETERS) {
-    wait_for_earlier();
     if (skip && *skip) return;
     auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), layer::Kept KEPT_ARGUMENTS(I));
     auto dz = GradientOf<PLAIN, ACTIVATION, false>::make(tile::Matrix(dy, B, O), tile::Matrix(y, B, O), row_scale);

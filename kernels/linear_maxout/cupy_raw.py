@@ -35,7 +35,7 @@ def forward(
     x, W = Operand(k_fast=True, plain=dropout is None), Operand(k_fast=False, plain=True)
     tiling = choose(B, columns, I, x, W, arithmetic_of(precision), pieces=num_pieces)
     kernel = tiling.kernel(
-        _SOURCE, f"linear_maxout_forward<{_bool(dropout)}>", x, W, PIECES=num_pieces, overlaps=True, **tiling.aligned(x_BI, W_IUP)
+        _SOURCE, f"linear_maxout_forward<{_bool(dropout)}>", x, W, PIECES=num_pieces, **tiling.aligned(x_BI, W_IUP)
     )
     kept = kept_bits(dropout, x_BI.shape, workspace, again=False)
     launch_product(
@@ -63,7 +63,7 @@ def backward_input(
     tiling = choose(B, I, U * num_pieces, dz, W, arithmetic_of(precision))
     kernel = tiling.kernel(
         _SOURCE, f"linear_maxout_backward_input<{_bool(dropout)}>", dz, W, PIECES=num_pieces,
-        overlaps=True, **tiling.aligned(W_IUP, out),
+        **tiling.aligned(W_IUP, out),
     )  # fmt: skip
     kept = kept_bits(dropout, out.shape, workspace, again=True)
     launch_product(
@@ -139,7 +139,7 @@ def _weights(
     kept = kept_bits(dropout, x_BI.shape, workspace, again=True)
     launch(
         tiling.kernel(
-            _SOURCE, f"{kernel}<{_bool(dropout)}>", x, dz, PIECES=num_pieces, overlaps=True, **tiling.aligned(x_BI, *outputs.values())
+            _SOURCE, f"{kernel}<{_bool(dropout)}>", x, dz, PIECES=num_pieces, **tiling.aligned(x_BI, *outputs.values())
         ),
         tiling.grid(I, U * num_pieces),
         x=x_BI, dy=dy_BU, pieces=pieces_BU, row_scale=row_scale_B, **outputs, **_sizes(B, I, U), **rates,

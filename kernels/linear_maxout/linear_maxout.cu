@@ -72,7 +72,6 @@ __global__ void TILE_CLUSTER __launch_bounds__(tile::THREADS)
     linear_maxout_forward(const float* __restrict__ x, const float* __restrict__ W, const float* __restrict__ b,
                           float* __restrict__ y, byte* __restrict__ pieces, int B, int I, int U, KEPT_PARAMETERS,
                           float* partials, unsigned* tickets) {
-    wait_for_earlier();
     auto input = layer::InputOf<DROPOUT, true>::make(tile::Matrix(x, B, I), layer::Kept KEPT_ARGUMENTS(I));
     maxout::forward<false>(input, W, b, B, I, U, partials, tickets, [&](int row, int unit, maxout::Winner winner) {
         long long at = (long long)row * U + unit;
@@ -87,7 +86,6 @@ __global__ void TILE_CLUSTER __launch_bounds__(tile::THREADS)
                                  const float* __restrict__ row_scale, const float* __restrict__ W,
                                  float* __restrict__ dx, int B, int I, int U, KEPT_PARAMETERS, float* partials,
                                  unsigned* tickets) {
-    wait_for_earlier();
     Expanded<true> dz = {dy, pieces, row_scale, B, U};
     layer::backward_input<DROPOUT>(dz, W, dx, B, I, U * PIECES, layer::Kept KEPT_ARGUMENTS(I), partials, tickets);
 }
@@ -98,7 +96,6 @@ __global__ void __launch_bounds__(tile::THREADS)
                                    const byte* __restrict__ pieces, const float* __restrict__ row_scale,
                                    float* __restrict__ dW, float* __restrict__ db, int B, int I, int U,
                                    KEPT_PARAMETERS) {
-    wait_for_earlier();
     auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), layer::Kept KEPT_ARGUMENTS(I));
     Expanded<false> dz = {dy, pieces, row_scale, B, U};
     layer::backward_weights<false>(input, dz, dW, db, nullptr, nullptr, B, I, U * PIECES, 0.0f, 0.0f, nullptr);
@@ -110,7 +107,6 @@ __global__ void __launch_bounds__(tile::THREADS, 1)
                                   const byte* __restrict__ pieces, const float* __restrict__ row_scale,
                                   float* __restrict__ W, float* __restrict__ b, float* __restrict__ vW,
                                   float* __restrict__ vb, int B, int I, int U, RATE_PARAMETERS, KEPT_PARAMETERS) {
-    wait_for_earlier();
     if (skip && *skip) return;
     auto input = layer::InputOf<DROPOUT, false>::make(tile::Matrix(x, B, I), layer::Kept KEPT_ARGUMENTS(I));
     Expanded<false> dz = {dy, pieces, row_scale, B, U};

@@ -380,9 +380,6 @@ static __forceinline__ void copy_bulk(void* shared, const void* global, int byte
 }
 
 static __forceinline__ unsigned kept_word(unsigned word) { return word; }
-// Here a launch begins when the one before it is done.
-static __forceinline__ void wait_for_earlier() {}
-
 static __forceinline__ unsigned cluster_rank() {
     EMULATOR_FROM_SM_90
     return emulator_cluster_rank();
