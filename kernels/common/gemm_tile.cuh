@@ -38,8 +38,8 @@ constexpr int C_STRIDE = across_stride(TILE_N);
 // theirs in the tile, the same for all tiles, so that a thread finds `bytes` once.
 struct Quad {
     int row0, column0, row, column;
-    // From the tile's first element on in a matrix of so many columns, where that is asked for. Tiles have at most 2^9 rows,
-    // and matrices less than 2^21 columns.
+    // From the tile's first element on in a matrix of so many columns, where that is asked for (gemm_tile.py sees to it that
+    // this fits a word).
     unsigned bytes;
     // Along K; across it Slots sees to it, see CLAMPED.
     bool inside;

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from fastgan.errors import BackendError
 from fastgan.kernels.common.arrays import Array, Workspace
 from fastgan.kernels.common.kernel import Kernel
 from fastgan.kernels.common.launcher import launch, runtime
@@ -21,14 +22,16 @@ from fastgan.kernels.common.launcher import launch, runtime
 FMA, TF32, SPLIT = 0, 1, 2
 # What computes each precision, None being the device's own choice; bench/ sets it to compare.
 ARITHMETIC: dict[str, int | None] = {"float32": None, "tf32": TF32}
-# SPLIT keeps float32's error on tensor cores. On an H200 it takes a fifth less of a training step's time than FMA; older ones
-# are not measured.
+# SPLIT keeps float32's error on tensor cores. On an H200 a training step takes a fifth less of it than of FMA; older GPUs are
+# not measured.
 _SPLIT_FROM: Final = 90
 # The architecture from which on blocks form clusters.
 _CLUSTERS_FROM: Final = 90
 _MAX_SPLITS: Final = 8
 # The longest chain of float32 additions: BLAS libraries cut K about there too, and errors grow with its length.
 _MAX_CHAIN: Final = 512
+# Tiles have at most 2^8 rows, and a place in one is a word of bytes (``Quad`` in gemm_tile.cuh).
+_LONGEST_ROW: Final = 2**21
 
 
 @dataclass(frozen=True)
@@ -66,14 +69,10 @@ class Shape:
 _FMA_SHAPES: Final = (
     Shape(208, 80, 16, 4, 2), Shape(104, 80, 16, 2, 2), Shape(96, 128, 16, 2, 4), Shape(128, 128, 16, 2, 4, lanes_m=8),
     Shape(64, 64, 16, 2, 2), Shape(32, 32, 32, 2, 2),
-    Shape(208, 80, 16, 4, 5), Shape(104, 80, 16, 2, 5), Shape(112, 80, 16, 4, 2), Shape(96, 128, 16, 4, 4),
-    Shape(64, 64, 16, 2, 4), Shape(64, 64, 16, 4, 4), Shape(32, 32, 32, 2, 4),
 )  # fmt: skip
 _MMA_SHAPES: Final = (
     Shape(256, 80, 32, 4, 2), Shape(128, 80, 32, 4, 2), Shape(128, 96, 32, 2, 4), Shape(128, 128, 32, 2, 4),
     Shape(64, 64, 32, 2, 2), Shape(32, 32, 32, 2, 2, stages=4),
-    Shape(256, 80, 32, 8, 2), Shape(128, 80, 32, 8, 2), Shape(128, 96, 32, 4, 4), Shape(128, 128, 32, 4, 4),
-    Shape(64, 64, 32, 2, 4), Shape(64, 64, 32, 4, 4), Shape(32, 32, 32, 2, 4, stages=4), Shape(128, 80, 32, 2, 2),
 )  # fmt: skip
 
 
@@ -145,8 +144,8 @@ class Tiling:
         """Blocks for a product of M rows and N columns."""
         return (_divide_up(N, self.columns), _divide_up(M, self.shape.m), self.splits)
 
-    def aligned(self, *matrices: Array) -> dict[str, int]:
-        """Give ``ALIGNED``: all matrices of a kernel, and so all tiles, begin at 16 bytes and have rows of whole quads."""
+    def aligned(self, *matrices: Any) -> dict[str, int]:
+        """Give ``ALIGNED``: whether all matrices of a kernel, and so all tiles, begin at 16 bytes and have whole quads."""
         return {
             "ALIGNED": int(
                 self.columns % 4 == 0
@@ -170,7 +169,7 @@ class Tiling:
 
 
 def arithmetic_of(precision: str, *, split: bool = True) -> int:
-    """Give what computes a precision on the current device; without ``split`` no float32 by ``SPLIT`` of its own choice."""
+    """Give what computes a precision on the current device; without ``split`` float32 is FMA unless it is set."""
     chosen = ARITHMETIC[precision]
     if chosen is not None:
         return chosen
@@ -215,7 +214,14 @@ def choose(
         Whether K may be split.
     bytes_a_row : int
         Shared memory that the kernel needs besides for each row of the tile.
+
+    Raises
+    ------
+    BackendError
+        Rows of the matrices are too long for a place in a tile to fit a word.
     """
+    if (longest := max(N, K)) > _LONGEST_ROW:
+        raise BackendError(f"A matrix has rows of up to {longest} numbers; the backend cupy takes {_LONGEST_ROW} at most")
     there = runtime()
     return _choose(
         (M, N, K), (a, b), arithmetic, pieces, split, bytes_a_row,

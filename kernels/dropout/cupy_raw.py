@@ -35,7 +35,7 @@ def draw(dropout: Dropout, num_rows: int, num_columns: int) -> None:
 def kept_bits(
     dropout: Dropout | None, shape: tuple[int, ...], workspace: Workspace, *, again: bool
 ) -> NDArray[np.uint8] | None:
-    """Give the packed mask of a layer's input of that shape, drawn now unless it was drawn ahead or by the forward pass.
+    """Give the packed mask of a layer's input of that shape, drawn now unless it was ahead or by the forward pass.
 
     ``again`` is for backward passes, which come after that.
     """

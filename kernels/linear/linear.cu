@@ -5,8 +5,9 @@
 //   backward_weights   dW (I, O) = x'ᵀ dz, db (O) = Σ_B dz; or at once v ← momentum · v - rate · dW, W ← W + v
 //
 // Each is one product of 2·B·I·O FLOP over the common tile (gemm_tile.cuh). Bytes, each array once: forward
-// 4 (B·I + I·O + O + B·O), backward_input 4 (2·B·O + I·O + B·I), the update 4 (B·I + 2·B·O + 4·I·O). Masks and
-// derivatives are found on the way into the tile or out of it, nothing between is written.
+// 4 (B·I + I·O + O + B·O), backward_input 4 (2·B·O + I·O + B·I), the update 4 (B·I + 2·B·O + 4·I·O); of dropout B·I / 8 more.
+// Masks (drawn before: dropout.cu) and derivatives are applied on the way into the tile or out of it, nothing between is
+// written.
 
 #include "layer.cuh"
 

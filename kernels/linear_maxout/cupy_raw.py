@@ -87,8 +87,8 @@ def backward_weights(
 ) -> None:
     """Write dW and db."""
     _weights(
-        "linear_maxout_backward_weights", x_BI, dy_BU, pieces_BU, num_pieces, dropout, row_scale_B, precision, workspace,
-        {"dW": dW_IUP, "db": db_UP}, {},
+        "linear_maxout_backward_weights", x_BI, dy_BU, pieces_BU, num_pieces, dropout, row_scale_B, precision,
+        workspace, {"dW": dW_IUP, "db": db_UP}, {},
     )  # fmt: skip
 
 
@@ -112,8 +112,8 @@ def backward_update(
 ) -> None:
     """Update W, b and their velocities in place."""
     _weights(
-        "linear_maxout_backward_update", x_BI, dy_BU, pieces_BU, num_pieces, dropout, row_scale_B, precision, workspace,
-        {"W": W_IUP, "b": b_UP, "vW": vW_IUP, "vb": vb_UP}, arguments.rates(learning_rate, momentum, skip),
+        "linear_maxout_backward_update", x_BI, dy_BU, pieces_BU, num_pieces, dropout, row_scale_B, precision,
+        workspace, {"W": W_IUP, "b": b_UP, "vW": vW_IUP, "vb": vb_UP}, arguments.rates(learning_rate, momentum, skip),
     )  # fmt: skip
     if max_col_norm is not None:
         clip_columns(W_IUP, max_col_norm, skip)

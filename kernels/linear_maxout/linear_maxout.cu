@@ -7,8 +7,8 @@
 //
 // Each is one product of 2·B·I·U·P FLOP over the common tile (gemm_tile.cuh); of backward's, one in P is no product by 0.
 // Bytes, each array once: forward 4 (B·I + I·U·P + U·P) + 5·B·U, backward_input 4 (I·U·P + B·I) + 5·B·U, the update
-// 4 (B·I + 4·I·U·P) + 5·B·U. Neither z nor dz (B, U·P) is ever in global memory: a tile holds whole units, and dy is
-// expanded on the way into the tile. PIECES (P) is a define.
+// 4 (B·I + 4·I·U·P) + 5·B·U; of dropout (drawn before: dropout.cu) B·I / 8 more. Neither z nor dz (B, U·P) is ever in
+// global memory: a tile holds whole units, and dy is expanded on the way into the tile. PIECES (P) is a define.
 
 #include "maxout.cuh"
 

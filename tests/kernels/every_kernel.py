@@ -8,6 +8,7 @@ prints registers, stack, spills and shared memory of each, by NVRTC, for every a
 import contextlib
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
+from types import MappingProxyType
 
 import numpy as np
 
@@ -41,7 +42,7 @@ class Recorded:
     """An array of the recording runtime."""
 
     fastgan_home = "cupy"
-    __cuda_array_interface__ = {"data": (0, False)}
+    __cuda_array_interface__ = MappingProxyType({"data": (0, False)})
 
     def __init__(self, array):
         self._array = array

@@ -22,8 +22,7 @@ DROPOUT = Dropout(0.5, seed=3, stream=1 << 24, step=5, row_offset=2)
 
 def named(case):
     arithmetic, shape = case
-    warps = shape.warps_m * shape.warps_n
-    return f"{('fma', 'tf32', 'split')[arithmetic]}-{shape.m}x{shape.n}x{shape.k}-{warps}-warps"
+    return f"{('fma', 'tf32', 'split')[arithmetic]}-{shape.m}x{shape.n}x{shape.k}"
 
 
 @pytest.fixture(params=enumerate(SHAPES), ids=lambda numbered: named(numbered[1]))
