@@ -22,8 +22,8 @@ from fastgan.kernels.common.launcher import launch, runtime
 FMA, TF32, SPLIT = 0, 1, 2
 # What computes each precision, None being the device's own choice; bench/ sets it to compare.
 ARITHMETIC: dict[str, int | None] = {"float32": None, "tf32": TF32}
-# SPLIT keeps float32's error on tensor cores. On an H200 a training step takes a fifth less of it than of FMA; older GPUs are
-# not measured.
+# SPLIT keeps float32's error on tensor cores. On an H200 a training step takes a fifth less time than by FMA; other
+# GPUs have not been tried.
 _SPLIT_FROM: Final = 90
 # The architecture from which on blocks form clusters.
 _CLUSTERS_FROM: Final = 90
@@ -145,7 +145,15 @@ class Tiling:
         return (_divide_up(N, self.columns), _divide_up(M, self.shape.m), self.splits)
 
     def aligned(self, *matrices: Any) -> dict[str, int]:
-        """Give ``ALIGNED``: whether all matrices of a kernel, and so all tiles, begin at 16 bytes and have whole quads."""
+        """Give ``ALIGNED``: whether all matrices of a kernel, and so all tiles, begin at 16 bytes and have whole quads.
+
+        Raises
+        ------
+        BackendError
+            One has too long rows, as for ``check_row``.
+        """
+        for matrix in matrices:
+            check_row(matrix.shape[-1])
         return {
             "ALIGNED": int(
                 self.columns % 4 == 0
@@ -166,6 +174,18 @@ class Tiling:
             "partials": workspace.array("partials", (size,), np.dtype(np.float32)),
             "tickets": workspace.zeros("tickets", (x * y,), np.dtype(np.uint32)),
         }
+
+
+def check_row(length: int) -> None:
+    """Check that places in a tile of rows of so many numbers fit a word.
+
+    Raises
+    ------
+    BackendError
+        They do not.
+    """
+    if length > _LONGEST_ROW:
+        raise BackendError(f"A matrix has rows of {length} numbers; the backend cupy takes {_LONGEST_ROW} at most")
 
 
 def arithmetic_of(precision: str, *, split: bool = True) -> int:
@@ -214,14 +234,7 @@ def choose(
         Whether K may be split.
     bytes_a_row : int
         Shared memory that the kernel needs besides for each row of the tile.
-
-    Raises
-    ------
-    BackendError
-        Rows of the matrices are too long for a place in a tile to fit a word.
     """
-    if (longest := max(N, K)) > _LONGEST_ROW:
-        raise BackendError(f"A matrix has rows of up to {longest} numbers; the backend cupy takes {_LONGEST_ROW} at most")
     there = runtime()
     return _choose(
         (M, N, K), (a, b), arithmetic, pieces, split, bytes_a_row,

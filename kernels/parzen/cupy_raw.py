@@ -308,6 +308,7 @@ def by_product(queries: Rows, samples: Rows, sigmas: Sigmas) -> Parts:
         tiles, query_tiles = of_planes.grid(M, N)
         columns = _sizes_of_planes(queries, samples)
     else:
+        gemm_tile.check_row(D)
         tiling = gemm_tile.choose(
             M, N, D, _ROWS, _ROWS, samples.arithmetic, split=False, bytes_a_row=bytes_a_row
         )  # fmt: skip

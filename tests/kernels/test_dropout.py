@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from fastgan.kernels import dropout
-from fastgan.kernels.common import philox
+from fastgan.kernels import dropout, linear
+from fastgan.kernels.common import gemm_tile, philox
+from fastgan.kernels.common.devices import device
 from fastgan.kernels.dropout import Dropout
 
 STREAM = philox.stream_id(philox.Purpose.DROPOUT, 1)
@@ -63,3 +66,52 @@ def test_a_keep_out_of_range_is_refused(keep):
 def test_a_seed_out_of_range_is_refused(seed):
     with pytest.raises(ValueError, match=r"^seed is"):
         Dropout(0.5, seed=seed, stream=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 13), (5, 64), (3, 784)])
+def test_the_packed_mask_on_a_gpu(emulated, shape):
+    B, I = shape
+    bits = emulated.empty((B, -(-I // 8)), np.uint8)
+    settings = Dropout(0.5, seed=3, stream=STREAM, step=5, row_offset=11, bits=bits)
+    device("cupy").draw_mask(settings, I)
+    mask = dropout.mask(B, I, Dropout(0.5, seed=3, stream=STREAM, step=5, row_offset=11), backend="reference")
+    assert (emulated.download(bits) == np.packbits(mask, axis=1)).all()
+
+
+def test_who_draws_the_packed_mask_on_a_gpu(emulated, rng, monkeypatch):
+    # A product by 1 is then the number itself.
+    monkeypatch.setitem(gemm_tile.ARITHMETIC, "float32", gemm_tile.FMA)
+    x = rng.normal(size=(6, 20)).astype(np.float32)
+    W, b = emulated.upload(np.eye(20, dtype=np.float32)), emulated.upload(np.zeros(20, np.float32))
+    on_device = emulated.upload(x)
+
+    def dropped(settings):
+        return emulated.download(linear.forward(on_device, W, b, dropout=settings, backend="cupy"))
+
+    def gradient(settings):
+        return emulated.download(linear.backward_input(on_device, on_device, W, dropout=settings, backend="cupy"))
+
+    plain = Dropout(0.5, seed=3, stream=STREAM, step=5)
+    expected = dropout.apply(x, plain, backend="reference")
+    none = np.zeros((6, 3), np.uint8)
+    # Without bits each operation draws the mask for itself.
+    assert (dropped(plain) == expected).all()
+    assert (gradient(plain) == expected).all()
+    # The forward pass leaves it in them, and the backward pass takes what is there.
+    settings = replace(plain, bits=emulated.upload(none))
+    assert (gradient(settings) == 0).all()
+    assert (dropped(settings) == expected).all()
+    assert (gradient(settings) == expected).all()
+    # What was drawn ahead is taken as it is by both.
+    ahead = device("cupy").drawn_ahead(replace(plain, bits=emulated.upload(none)))
+    assert (dropped(ahead) == 0).all()
+    device("cupy").draw_mask(ahead, 20)
+    assert (dropped(ahead) == expected).all()
+    assert (gradient(ahead) == expected).all()
+
+
+def test_other_devices_draw_nothing_ahead():
+    settings = Dropout(0.5, seed=3, stream=STREAM, bits=np.zeros((2, 1), np.uint8))
+    assert device("cpu").drawn_ahead(settings) is settings
+    device("cpu").draw_mask(settings, 8)
+    assert (settings.bits == 0).all()

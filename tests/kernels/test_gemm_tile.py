@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fastgan.errors import BackendError
 from fastgan.kernels import linear, linear_maxout
 from fastgan.kernels.common import gemm_tile, launcher
 from fastgan.kernels.common.arrays import Workspace
@@ -129,3 +130,50 @@ def test_more_shared_memory_than_there_is_is_refused(emulated):
     kernel = gemm_tile.Kernel("step/step.cu", "set_rates", threads=1, shared_bytes=emulated.max_shared_bytes + 4)
     with pytest.raises(launcher.BackendError, match="bytes of shared memory a block, and the GPU has"):
         launcher.launch(kernel, (1, 1, 1))
+
+
+@pytest.mark.parametrize("arithmetic", [FMA, SPLIT])
+def test_matrices_that_are_not_aligned_give_the_same_bits(emulated, rng, monkeypatch, arithmetic):
+    monkeypatch.setitem(gemm_tile.ARITHMETIC, "float32", arithmetic)
+    kernels = []
+    launch = emulated.launch
+    monkeypatch.setattr(emulated, "launch", lambda kernel, *rest: (kernels.append(kernel), launch(kernel, *rest)))
+    B, I, U, P = 37, 44, 10, 4
+    host = [rng.normal(size=shape).astype(np.float32) for shape in ((B, I), (I, U * P), (U * P,), (B, U))]
+
+    def on_device(array, offset):
+        buffer = np.concatenate([np.zeros(offset, np.float32), array.ravel()])
+        return emulated.upload(buffer)[offset:].reshape(array.shape)
+
+    def results(offset):
+        x, W, b, dy = (on_device(array, offset) for array in host)
+        vW, vb = (on_device(np.zeros(array.shape, np.float32), offset) for array in (host[1], host[2]))
+        y, pieces = linear_maxout.forward(x, W, b, P, dropout=DROPOUT, backend="cupy")
+        dx = linear_maxout.backward_input(dy, pieces, W, P, dropout=DROPOUT, backend="cupy")
+        rates = {"learning_rate": 0.1, "momentum": 0.5, "backend": "cupy"}
+        linear_maxout.backward_update(x, dy, pieces, P, W, b, vW, vb, dropout=DROPOUT, **rates)
+        z = linear.forward(x, W, b, "relu", backend="cupy")
+        return [emulated.download(array) for array in (y, pieces, dx, W, b, vW, vb, z)]
+
+    for one, other in zip(results(0), results(1), strict=True):
+        assert (one == other).all()
+    flags = [dict(kernel.defines)["ALIGNED"] for kernel in kernels if "ALIGNED" in dict(kernel.defines)]
+    assert flags == [1] * 4 + [0] * 4
+
+
+def test_what_computes_float32(monkeypatch):
+    for architecture, expected in ((75, FMA), (80, FMA), (89, FMA), (90, SPLIT), (120, SPLIT)):
+        machine = type("Machine", (), {"architecture": architecture})()
+        monkeypatch.setattr(gemm_tile, "runtime", lambda machine=machine: machine)
+        assert gemm_tile.arithmetic_of("float32") == expected
+        assert gemm_tile.arithmetic_of("float32", split=False) == FMA
+        assert gemm_tile.arithmetic_of("tf32") == TF32
+    monkeypatch.setitem(gemm_tile.ARITHMETIC, "float32", FMA)
+    assert gemm_tile.arithmetic_of("float32") == FMA
+
+
+def test_rows_that_are_too_long_are_refused(emulated):
+    x = emulated.empty((1, 2**21 + 4), np.float32)
+    W = emulated.empty((2**21 + 4, 1), np.float32)
+    with pytest.raises(BackendError, match=r"^A matrix has rows of 2097156 numbers; the backend cupy takes 2097152"):
+        linear.forward(x, W, emulated.empty((1,), np.float32), backend="cupy")
