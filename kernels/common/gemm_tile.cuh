@@ -145,12 +145,15 @@ struct Slots {
     // Of this thread's quads from a tile's first element on: in global memory, and in floats in shared memory.
     unsigned bytes[QUADS_A_THREAD], slot_places[IN_COLUMNS ? 1 : QUADS_A_THREAD];
 
+    // Without ALIGNED there is more to be kept, and the compiler decides what is worth a register.
+    __device__ __forceinline__ static unsigned once(unsigned word) { return ALIGNED ? kept_word(word) : word; }
+
     // What is found once; x is the tiles' first row or column.
     __device__ __forceinline__ Slots(const Operand& operand, int x) {
         each([&](int i, int row, int column) {
             Quad quad = clamped(operand, row, column, x);
-            bytes[i] = kept_word(4u * (unsigned)(quad.row * operand.columns() + quad.column));
-            if (!IN_COLUMNS || i == 0) slot_places[IN_COLUMNS ? 0 : i] = kept_word((unsigned)(row * STRIDE + column));
+            bytes[i] = once(4u * (unsigned)(quad.row * operand.columns() + quad.column));
+            if (!IN_COLUMNS || i == 0) slot_places[IN_COLUMNS ? 0 : i] = once((unsigned)(row * STRIDE + column));
         });
     }
     __device__ __forceinline__ float* in_slot(float* slots, int number, int i) const {

@@ -6,13 +6,16 @@
 
 namespace layer {
 
+// Tiles begin at the first of a byte's columns.
+static_assert(TILE_M % 8 == 0 && TILE_N % 8 == 0 && TILE_K % 8 == 0, "");
+
 // A mask that was drawn before (dropout.cu), eight columns a byte, the first of them its highest bit; rows of whole bytes.
 struct Kept {
     const byte* bits;
     float scale;
     int bytes_a_row;
 
-    // The four bits of a quad in the low half of what is given; the first column's is 8. Tiles begin at multiples of 8.
+    // The four bits of a quad in the low half of what is given; the first column's is 8.
     __device__ __forceinline__ unsigned four(tile::Quad quad) const {
         const byte* tile = bits + ((long long)quad.row0 * bytes_a_row + (quad.column0 >> 3));
         return (unsigned)tile[quad.row * bytes_a_row + (quad.column >> 3)] >> (~quad.column & 4);

@@ -258,7 +258,8 @@ struct OfProducts {
 
 #if ARITHMETIC < HALVES
 
-__global__ void __launch_bounds__(core::THREADS)
+// At least one block: otherwise ptxas keeps registers for more, and spills.
+__global__ void __launch_bounds__(core::THREADS, 1)
     parzen_product(const float* __restrict__ queries, const double* __restrict__ query_norms,
                    const float* __restrict__ samples, const double* __restrict__ sample_norms,
                    const double* __restrict__ rates, int M, int N, int D, float* __restrict__ least,
