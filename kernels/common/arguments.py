@@ -51,7 +51,7 @@ def mask(dropout: Dropout) -> dict[str, Any]:
 
 
 def kept(bits: Array | None, dropout: Dropout | None) -> dict[str, Any]:
-    """``KEPT_PARAMETERS`` of philox.cuh; without dropout they are not read."""
+    """``KEPT_PARAMETERS`` of layer.cuh; without dropout they are not read."""
     return {"kept": bits, "scale": np.float32(0 if dropout is None else dropout.scale)}
 
 
