@@ -69,11 +69,9 @@ class Plan:
         width = PANEL_BYTES // itemsize
         self.depth = math.ceil(K / math.ceil(K / _DEPTH))
         along_rows = along_rows and self.depth == K
-        # Columns of a block are a multiple of a maxout unit's pieces, and of a panel's where that is not too many.
-        step = math.lcm(multiple, width)
-        step = step if step <= 2 * _COLUMNS else multiple
-        columns = _PACKED_BYTES // (K * itemsize) if along_rows else _COLUMNS
-        columns = math.ceil(columns / step) * step
+        step, columns = _widths(width, multiple)
+        if along_rows:
+            columns = math.ceil(_PACKED_BYTES // (K * itemsize) / step) * step
         most_rows = max(TILE_ROWS, min(_ROWS, _PACKED_NUMBERS // K // TILE_ROWS * TILE_ROWS))
         rows = TILE_ROWS if along_rows else math.ceil(M / math.ceil(M / most_rows) / TILE_ROWS) * TILE_ROWS
         parts = []
@@ -96,6 +94,21 @@ class Plan:
         """Give each thread's room for packed A and B and for a block's sums, (T, any), (T, any) and (T, any, any)."""
         names = ("packed A", "packed B", "sums of a block")
         return tuple(workspace.array(name, shape, dtype) for name, shape in zip(names, self._shapes, strict=True))
+
+
+def _widths(width: int, multiple: int) -> tuple[int, int]:
+    """Give the columns of a narrow block and of the others, which are a multiple of a maxout unit's pieces.
+
+    Whole panels where they can be; where they cannot, what leaves the least of the last panel empty: five pieces and
+    panels of 64 columns go together at 320 only, which is too many, but 190 are all but two of three panels'.
+    """
+    step = math.lcm(multiple, width)
+    if step <= 2 * _COLUMNS:
+        return step, math.ceil(_COLUMNS / step) * step
+    few = max(multiple, width // multiple * multiple)
+    wide = [panels * width // multiple * multiple for panels in range(_COLUMNS // width + 1, 2 * _COLUMNS // width + 1)]
+    most = max((few, *wide), key=lambda columns: (columns >= _COLUMNS, columns % width or width))
+    return few, most
 
 
 def plan(M: int, N: int, K: int, itemsize: int, multiple: int = 1, along_rows: bool = False) -> Plan:
@@ -127,8 +140,9 @@ def _share(M: int, N: int, K: int, threads: int, multiple: int) -> list[tuple[in
     most = max(1, min(threads, M // _ENOUGH_ROWS))
     down = max(range(1, most + 1), key=lambda number: (threads // number * number, number))
     across = max(1, min(threads // down, N // multiple))
-    strips, units = M // TILE_ROWS, N // multiple
-    rows = [strip * strips // down * TILE_ROWS for strip in range(down)] + [M]
+    # A tile takes as long as its pairs of rows, so that parts need not be whole tiles.
+    pairs, units = M // 2, N // multiple
+    rows = [part * pairs // down * 2 for part in range(down)] + [M]
     columns = [unit * units // across * multiple for unit in range(across)] + [N]
     return [
         (*of_rows, *of_columns) for of_rows in itertools.pairwise(rows) for of_columns in itertools.pairwise(columns)
@@ -137,15 +151,20 @@ def _share(M: int, N: int, K: int, threads: int, multiple: int) -> list[tuple[in
 
 @called
 def _pack_b(b: Any, is_transposed: Any, k0: Any, k1: Any, n0: Any, n1: Any, packed: Any) -> None:
-    """Pack rows k0 … k1-1 and columns n0 … n1-1 of B, which ``b`` or its transpose is; zeros fill the last panel."""
+    """Pack rows k0 … k1-1 and columns n0 … n1-1 of B, which ``b`` or its transpose is.
+
+    In the last panel the columns that follow in B come along, or zeros up to a whole vector where there are none:
+    nobody reads what is made of them.
+    """
     width, lanes = PANEL_BYTES // packed.itemsize, VECTOR_BYTES // packed.itemsize
-    depth, stride = k1 - k0, b.shape[1]
+    depth, stride, N = k1 - k0, b.shape[1], b.shape[0] if is_transposed else b.shape[1]
     for n in range(n0, n1, width):
         start = (n - n0) * depth
-        full = min(width, n1 - n)
+        wanted = min(width, -(-(n1 - n) // lanes) * lanes)
+        full = min(wanted, N - n)
+        whole = full // lanes * lanes
         if is_transposed:
-            c = 0
-            while c + lanes <= full:
+            for c in range(0, whole, lanes):
                 k = 0
                 while k + lanes <= depth:
                     transpose_block(b, (n + c) * stride + k0 + k, stride, packed, start + k * width + c, width)
@@ -154,20 +173,18 @@ def _pack_b(b: Any, is_transposed: Any, k0: Any, k1: Any, n0: Any, n1: Any, pack
                     for j in range(lanes):
                         packed[start + k * width + c + j] = b[n + c + j, k0 + k]
                     k += 1
-                c += lanes
-            while c < full:
+            for c in range(whole, full):
                 for k in range(depth):
                     packed[start + k * width + c] = b[n + c, k0 + k]
-                c += 1
-        elif full == width:
-            copy_rows(b, k0 * stride + n, stride, packed, start, depth)
         else:
+            copy_rows(b, k0 * stride + n, stride, packed, start, depth, whole // lanes)
             for k in range(depth):
-                for c in range(full):
+                for c in range(whole, full):
                     packed[start + k * width + c] = b[k0 + k, n + c]
-        for k in range(depth):
-            for c in range(full, width):
-                packed[start + k * width + c] = 0
+        if full < wanted:
+            for k in range(depth):
+                for c in range(full, wanted):
+                    packed[start + k * width + c] = 0
 
 
 @called
@@ -253,7 +270,7 @@ def _multiply(
                     fetch_to_write(v, r * v.shape[1] + n, width)
             tile(
                 packed_a, t * TILE_ROWS * K + k0 * TILE_ROWS, packed_b, (n - n0) * depth, depth,
-                sums, t * TILE_ROWS * stride + n - n0, stride, k0 > 0,
+                sums, t * TILE_ROWS * stride + n - n0, stride, k0 > 0, m1 - m, n1 - n,
             )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
@@ -105,24 +105,58 @@ class _Emitter:
 @intrinsic
 def tile(
     typing_context: Any, a: Any, a_start: Any, b: Any, b_start: Any, depth: Any,
-    c: Any, c_start: Any, c_stride: Any, adds: Any,
+    c: Any, c_start: Any, c_stride: Any, adds: Any, rows: Any, columns: Any,
 ) -> Any:  # fmt: skip
     """Compute a tile: C's rows r = 0 … 5, ``c[r] = Σ_k a[k, r] · b[k]``, or that added to what c holds.
 
     Sums are made in the order of k, by one multiply-add a step. All arrays are taken as memory, from an element on: A's
     ``TILE_ROWS`` numbers for k lie behind those for k - 1, as does B's row k, which is ``PANEL_BYTES`` long; row r of C
-    is at ``c_start + r · c_stride``. Nothing is checked.
+    is at ``c_start + r · c_stride``. Of a tile at C's edge only ``rows`` and ``columns`` are wanted: vectors and pairs
+    of rows beyond are left out, where they can be. Nothing is checked.
     """
     i = types.int64
-    return types.void(a, i, b, i, i, c, i, i, types.boolean), _emit_tile
+    return types.void(a, i, b, i, i, c, i, i, types.boolean, i, i), _emit_tile
 
 
 def _emit_tile(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     a_type, b_type, c_type = (signature.args[i] for i in (0, 2, 5))
-    a, a_start, b, b_start, depth, c, c_start, c_stride, adds = args
+    a, a_start, b, b_start, depth, c, c_start, c_stride, adds, rows, columns = args
     emit = _Emitter(context, builder, c_type.dtype)
+    places = _Tile(emit.element(a_type, a, a_start), emit.element(b_type, b, b_start), emit.element(c_type, c, c_start))
+
+    # Each shape is code of its own. Low tiles are whole panels wide and narrow ones are all rows high: a corner that is
+    # both is one in hundreds.
+    done = builder.append_basic_block("tile.done")
+    for height in range(2, TILE_ROWS, 2):
+        fits = builder.and_(
+            builder.icmp_signed("<=", rows, _I64(height)),
+            builder.icmp_signed(">", columns, _I64(emit.lanes * (_VECTORS - 1))),
+        )
+        with builder.if_then(fits):
+            _emit_shape(emit, places, depth, c_stride, adds, height, _VECTORS)
+            builder.branch(done)
+    for vectors in range(1, _VECTORS):
+        with builder.if_then(builder.icmp_signed("<=", columns, _I64(emit.lanes * vectors))):
+            _emit_shape(emit, places, depth, c_stride, adds, TILE_ROWS, vectors)
+            builder.branch(done)
+    _emit_shape(emit, places, depth, c_stride, adds, TILE_ROWS, _VECTORS)
+    builder.branch(done)
+    builder.position_at_end(done)
+    return context.get_dummy_value()
+
+
+class _Tile(NamedTuple):
+    """Where a tile's operands and its sums begin."""
+
+    a: Any
+    b: Any
+    c: Any
+
+
+def _emit_shape(emit: _Emitter, places: _Tile, depth: Any, c_stride: Any, adds: Any, rows: int, vectors: int) -> None:
+    """Write a tile of so many rows and vectors."""
+    builder = emit.builder
     width = emit.lanes * _VECTORS
-    A, B = emit.element(a_type, a, a_start), emit.element(b_type, b, b_start)
 
     def steps(count: int, start: Any, sums: list[Any], name: str) -> tuple[Any, list[Any]]:
         """Write a loop that makes ``count`` steps at a time while so many are left."""
@@ -138,15 +172,15 @@ def _emit_tile(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         builder.cbranch(builder.icmp_signed("<=", builder.add(k, _I64(count)), depth), body, after)
         builder.position_at_end(body)
         new = list(running)
-        row_of_a = emit.at(A, builder.mul(k, _I64(TILE_ROWS)))
-        row_of_b = emit.at(B, builder.mul(k, _I64(width)))
+        row_of_a = emit.at(places.a, builder.mul(k, _I64(TILE_ROWS)))
+        row_of_b = emit.at(places.b, builder.mul(k, _I64(width)))
         for u in range(count):
-            vectors = [emit.load(emit.at(row_of_b, u * width + v * emit.lanes)) for v in range(_VECTORS)]
-            for r in range(TILE_ROWS):
+            of_b = [emit.load(emit.at(row_of_b, u * width + v * emit.lanes)) for v in range(vectors)]
+            for r in range(rows):
                 factor = emit.broadcast(emit.at(row_of_a, u * TILE_ROWS + r))
-                for v in range(_VECTORS):
-                    i = r * _VECTORS + v
-                    new[i] = emit.multiply_add(factor, vectors[v], new[i])
+                for v in range(vectors):
+                    i = r * vectors + v
+                    new[i] = emit.multiply_add(factor, of_b[v], new[i])
         k.add_incoming(builder.add(k, _I64(count)), builder.block)
         for phi, value in zip(running, new, strict=True):
             phi.add_incoming(value, builder.block)
@@ -154,21 +188,18 @@ def _emit_tile(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         builder.position_at_end(after)
         return k, list(running)
 
-    k, sums = steps(_UNROLLED, _I64(0), [emit.zero] * (TILE_ROWS * _VECTORS), "many")
+    k, sums = steps(_UNROLLED, _I64(0), [emit.zero] * (rows * vectors), "many")
     _, sums = steps(1, k, sums, "one")
-    places = [
-        emit.at(emit.element(c_type, c, c_start), builder.mul(_I64(r), c_stride), v * emit.lanes)
-        for r in range(TILE_ROWS)
-        for v in range(_VECTORS)
+    targets = [
+        emit.at(places.c, builder.mul(_I64(r), c_stride), v * emit.lanes) for r in range(rows) for v in range(vectors)
     ]
     with builder.if_else(adds) as (then, otherwise):
         with then:
-            for value, at in zip(sums, places, strict=True):
+            for value, at in zip(sums, targets, strict=True):
                 emit.store(builder.fadd(emit.load(at), value), at)
         with otherwise:
-            for value, at in zip(sums, places, strict=True):
+            for value, at in zip(sums, targets, strict=True):
                 emit.store(value, at)
-    return context.get_dummy_value()
 
 
 @intrinsic
@@ -202,22 +233,34 @@ def transpose_block(
 
 
 @intrinsic
-def copy_rows(typing_context: Any, a: Any, a_start: Any, a_stride: Any, c: Any, c_start: Any, count: Any) -> Any:
-    """Copy ``count`` rows, each as wide as a tile, one behind the other; places as for ``tile``."""
+def copy_rows(
+    typing_context: Any, a: Any, a_start: Any, a_stride: Any, c: Any, c_start: Any, count: Any, vectors: Any
+) -> Any:
+    """Copy ``count`` rows of so many vectors, one behind the other as a tile's; places as for ``tile``."""
     i = types.int64
 
     def emit_copy(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         emit = _Emitter(context, builder, signature.args[3].dtype)
         source = emit.element(signature.args[0], args[0], args[1])
         target = emit.element(signature.args[3], args[3], args[4])
-        with cgutils.for_range(builder, args[5], intp=_I64) as loop:
-            row = emit.at(source, builder.mul(loop.index, args[2]))
-            to = emit.at(target, builder.mul(loop.index, _I64(emit.lanes * _VECTORS)))
-            for v in range(_VECTORS):
-                emit.store(emit.load(emit.at(row, v * emit.lanes)), emit.at(to, v * emit.lanes))
+
+        def copy_each(vectors: Any) -> None:
+            with cgutils.for_range(builder, args[5], intp=_I64) as loop:
+                row = emit.at(source, builder.mul(loop.index, args[2]))
+                to = emit.at(target, builder.mul(loop.index, _I64(emit.lanes * _VECTORS)))
+                with cgutils.for_range(builder, vectors, intp=_I64) as vector:
+                    at = builder.mul(vector.index, _I64(emit.lanes))
+                    emit.store(emit.load(emit.at(row, at)), emit.at(to, at))
+
+        # With their number known LLVM writes the vectors out.
+        with builder.if_else(builder.icmp_signed("==", args[6], _I64(_VECTORS))) as (whole, narrow):
+            with whole:
+                copy_each(_I64(_VECTORS))
+            with narrow:
+                copy_each(args[6])
         return context.get_dummy_value()
 
-    return types.void(a, i, i, c, i, i), emit_copy
+    return types.void(a, i, i, c, i, i, i), emit_copy
 
 
 def _emit_fetch(is_for_writing: bool, context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -129,6 +129,24 @@ def test_blocks_cover_every_element_once(M, units, K, num_threads, multiple, alo
     assert (covered == 1).all()
 
 
+@pytest.mark.parametrize("width", [4, 8, 16, 32, 64])
+@pytest.mark.parametrize("multiple", range(1, 13))
+def test_blocks_of_whole_units_leave_little_of_a_panel_empty(width, multiple):
+    for columns in products._widths(width, multiple)[1:]:
+        assert columns % multiple == 0
+        assert 96 <= columns <= 192
+        assert columns / (-(-columns // width) * width) > 0.9
+
+
+@pytest.mark.parametrize("M", [100, 102, 200, 201])
+@pytest.mark.parametrize("number", [1, 2])
+def test_threads_have_as_many_rows_each(M, number):
+    parts = products._share(M, 1200, 1200, number, 1)
+    rows = [m1 - m0 for m0, m1, _, _ in parts]
+    assert len(rows) == number
+    assert max(rows) - min(rows) <= 2
+
+
 def test_a_processor_without_wide_vectors(tmp_path):
     program = (
         "import numpy as np\n"
