@@ -484,7 +484,7 @@ def settled(run: Callable[[], object]) -> Callable[[], tuple[()]]:
 
     def setup() -> tuple[()]:
         rested()
-        until = time.perf_counter() + 0.03
+        until = time.perf_counter() + 0.1
         run()
         while time.perf_counter() < until:
             run()

@@ -114,8 +114,6 @@ def _prepared(queries_MD: Any, samples_ND: Any, sigmas: NDArray[np.float64], ari
         cupy_raw.rows_of(rows, arithmetic, means, scale, are_samples=are_samples)
         for rows, are_samples in ((queries_MD, False), (samples_ND, True))
     )
-    if queries is None or samples is None:
-        raise ValueError("the data are no bytes")
     as_taken = cupy_raw.Sigmas.of(sigmas, samples.scale, np.zeros(len(sigmas)), np.arange(len(sigmas)))
     out = there.empty((len(sigmas), M), np.float64)
 

@@ -4,13 +4,15 @@ Distances come from a product where float32 is enough for a sigma, by the estima
 the device's own product is off by, and from direct differences in float64 where it is not. The product is of centred
 data in halves on tensor cores, or, where the queries are whole 255ths and the samples lie in [0, 1], of bytes, which is
 the quicker and the more exact of the two.
+
+The device should never wait for the host: what has to be known of the data is found there, and read once; and the
+product is made for all sigmas before it is known which of them it is exact enough for, as it mostly is for all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Final
 
 import numpy as np
@@ -22,7 +24,7 @@ from fastgan.kernels.common.gemm_tile import FMA, Operand
 from fastgan.kernels.common.kernel import Kernel
 from fastgan.kernels.common.launcher import launch, runtime
 from fastgan.kernels.common.planes_tile import BYTES, HALVES, PLANES, WarpgroupTiling
-from fastgan.kernels.parzen.cpu import LOG2_E, estimated_error, max_error, telling_rows
+from fastgan.kernels.parzen.cpu import LOG2_E, PROBED_NUMBERS, estimated_error, max_error
 
 _SOURCE: Final = "parzen/parzen.cu"
 _WARPGROUPS: Final = "parzen/warpgroups.cu"
@@ -35,7 +37,8 @@ _PROBED_SAMPLES: Final = 128
 _SIGMAS_A_PASS: Final = 16
 _QUERIES_A_PASS: Final = 1 << 15
 _MAX_SHARDS: Final = 64
-
+# Kinds of rows, as ``parzen_facts`` tells them.
+_FROM_0_TO_1, _WHOLE_255THS = 1, 2
 
 # Halves hold a rest as well as a number if the numbers are large: norms of some thousands, and no number beyond 65,504.
 _HALVES_SCALE: Final = 2.0**12
@@ -139,74 +142,59 @@ def log_density(
     """Fill (S, M), some tens of thousands of queries at a time; arrays of the host are brought to the device."""
     there = runtime()
     (M, D), N, S = queries_MD.shape, len(samples_ND), len(sigmas_S)
+    out_SM = np.empty((S, M))
+    if M == 0:
+        return out_SM
     queries_MD, samples_ND = (
         there.upload(array) if isinstance(array, np.ndarray) else array for array in (queries_MD, samples_ND)
     )
+    # Uploads wait for all that was launched before: this one is for much later.
+    any_sigma = Sigmas.of(np.ones(1), 1.0, np.zeros(1), np.zeros(1, np.intp))
     means_D = there.empty((D,), np.float64)
     launch(
-        Kernel(_SOURCE, f"parzen_means<{_TYPES[samples_ND.dtype]}>", shared_bytes=8 * 256), (-(-D // 32), 1, 1),
-        rows=samples_ND, N=np.int64(N), D=np.int32(D), means=means_D,
+        Kernel(_SOURCE, f"parzen_means<{_TYPES[samples_ND.dtype]}>", threads=1024, shared_bytes=8 * 1024),
+        (-(-D // 32), 1, 1), rows=samples_ND, N=np.int64(N), D=np.int32(D), means=means_D,
     )  # fmt: skip
+    summary = there.empty((2, 2), np.float64)
+    places_M = _telling(queries_MD, means_D, _PROBED_QUERIES, summary[0:1])
+    places_N = _telling(samples_ND, means_D, _PROBED_SAMPLES, summary[1:2])
+    (norm_M, kind_M), (norm_N, kind_N) = there.download(summary).tolist()
     # Extreme data and sigmas overflow to infinity, or NaN, in these few numbers: which then mean "not fast".
     with np.errstate(all="ignore"):
-        norms_M, norms_N = (there.download(_norms(rows, means_D, 1.0, None)) for rows in (queries_MD, samples_ND))
-        greatest = float(norms_M.max(initial=0.0) + norms_N.max())
-        usable = np.isfinite(greatest) and M > 0
+        greatest = norm_M + norm_N
+        usable = bool(np.isfinite(greatest))
         scale = float(2.0 ** -np.round(0.5 * np.log2(greatest))) if usable and greatest > 0 else 1.0
-    constants_S = np.log(N) + D * np.log(sigmas_S * np.sqrt(2.0 * np.pi))
-
-    chosen = arithmetic(there.architecture)
-
-    # A distance's error over 2 σ² is that in nats.
-    with np.errstate(all="ignore"):
+        # A distance's error over 2 σ² is that in nats.
         may_be_off_S = 2.0 * sigmas_S**2 * max_error(sigmas_S)
+    constants_S = np.log(N) + D * np.log(sigmas_S * np.sqrt(2.0 * np.pi))
+    way = arithmetic(there.architecture)
+    if way == HALVES and kind_M == _WHOLE_255THS and kind_N >= _FROM_0_TO_1 and D <= planes_tile.LONGEST_OF_BYTES:
+        way = BYTES
 
-    @cache
-    def probed() -> tuple[Array, Array]:
-        return _some(queries_MD, norms_M, _PROBED_QUERIES), _some(samples_ND, norms_N, _PROBED_SAMPLES)
+    def passes(places: NDArray[np.intp], scale: float) -> Iterator[Sigmas]:
+        for first in range(0, len(places), _SIGMAS_A_PASS):
+            some = places[first : first + _SIGMAS_A_PASS]
+            yield Sigmas.of(sigmas_S[some], scale, constants_S[some], some)
 
-    # Which sigmas a way is exact enough for. Written so that NaN, of an error or a σ² beyond all numbers, is not.
-    @cache
-    def fits(one: int) -> NDArray[np.bool_]:
-        with np.errstate(all="ignore"):
-            fits_S: NDArray[np.bool_] = np.zeros(S, bool)
-            if not usable:
-                return fits_S
-            if one == BYTES:
-                fits_S = _bytes_error(D, greatest) <= may_be_off_S
-            # Measured only where no bound says it already.
-            if not fits_S.all():
-                fits_S |= estimated_error(greatest, _product_error(*probed(), one, means_D, scale)) <= may_be_off_S
-        return fits_S
-
-    # What takes which sigmas, the best first; what is left is for direct differences.
-    ways = (*((BYTES,) if chosen == HALVES else ()), chosen, None)
-    # The samples as the ways take them, made when they are first asked for.
-    samples_by: dict[int, Rows | None] = {}
-
-    def rows_for(one: int, some_MD: Array) -> tuple[Rows, Rows] | None:
-        queries = rows_of(some_MD, one, means_D, scale, are_samples=False)
-        if queries is not None and one not in samples_by:
-            samples_by[one] = rows_of(samples_ND, one, means_D, scale, are_samples=True)
-        samples = samples_by.get(one)
-        return None if queries is None or samples is None else (queries, samples)
-
-    out_SM = np.empty((S, M))
+    # Which sigmas the product is exact enough for; it is made for all of them before that is known.
+    fits_S = np.full(S, usable)
+    samples = rows_of(samples_ND, way, means_D, scale, are_samples=True) if usable else None
     for m in range(0, M, _QUERIES_A_PASS):
         some_MD = queries_MD[m : m + _QUERIES_A_PASS]
         out = there.empty((S, len(some_MD)), np.float64)
-        left_S = np.ones(S, bool)
-        for one in ways:
-            rows = rows_for(one, some_MD) if one is not None and left_S.any() else None
-            if one is not None and rows is None:
-                continue
-            places = np.flatnonzero(left_S if one is None else left_S & fits(one))
-            left_S[places] = False
-            for first in range(0, len(places), _SIGMAS_A_PASS):
-                some = places[first : first + _SIGMAS_A_PASS]
-                sigmas = Sigmas.of(sigmas_S[some], 1.0 if rows is None else rows[1].scale, constants_S[some], some)
-                parts = directly(some_MD, samples_ND, sigmas) if rows is None else by_product(*rows, sigmas)
-                merge(parts, sigmas, out)
+        if samples is not None and fits_S.any():
+            queries = rows_of(some_MD, way, means_D, scale, are_samples=False)
+            for sigmas in passes(np.flatnonzero(fits_S), samples.scale):
+                merge(by_product(queries, samples, sigmas), sigmas, out)
+            if m == 0:
+                probed = (_some(queries_MD, places_M), _some(samples_ND, places_N))
+                error = estimated_error(greatest, _product_error(*probed, any_sigma, way, means_D, scale))
+                if way == BYTES:
+                    error = min(error, _bytes_error(D, greatest))
+                # Written so that NaN, of an error or a σ² beyond all numbers, is not exact enough.
+                fits_S &= error <= may_be_off_S
+        for sigmas in passes(np.flatnonzero(~fits_S), 1.0):
+            merge(directly(some_MD, samples_ND, sigmas), sigmas, out)
         out_SM[:, m : m + len(some_MD)] = there.download(out)
         if progress is not None:
             progress(len(some_MD))
@@ -224,59 +212,68 @@ def _bytes_error(D: int, greatest: float) -> float:
     return float(2 * np.sqrt(2 * greatest * D) * a_number + D * a_number**2 + 2 * greatest * 2.0**-24)
 
 
-def _product_error(queries_MD: Array, samples_ND: Array, arithmetic: int, means_D: Array, scale: float) -> float:
+def _product_error(
+    queries_MD: Array, samples_ND: Array, any_sigma: Sigmas, arithmetic: int, means_D: Array, scale: float
+) -> float:
     """Measure the error of squared distances from a product, on each query's to its nearest sample.
 
-    Infinite where a distance is not finite, or the rows are not what the arithmetic takes.
+    That is the same under any sigma. Infinite where a distance is not finite.
     """
     there = runtime()
     queries, samples = (
         rows_of(rows, arithmetic, means_D, scale, are_samples=are_samples)
         for rows, are_samples in ((queries_MD, False), (samples_ND, True))
     )
-    if queries is None or samples is None:
-        return np.inf
-    # Of least distances alone, which are the same for any sigma.
-    any_sigma = Sigmas.of(np.ones(1), 1.0, np.zeros(1), np.zeros(1, np.intp))
-    found, exact = (
-        there.download(parts.least).min(axis=0).astype(np.float64)
-        for parts in (by_product(queries, samples, any_sigma), directly(queries_MD, samples_ND, any_sigma))
-    )
+    by_way = by_product(queries, samples, any_sigma), directly(queries_MD, samples_ND, any_sigma)
+    found, exact = (there.download(parts.least).min(axis=0).astype(np.float64) for parts in by_way)
     error = float(np.abs(found / samples.scale**2 - exact).max())
     return error if np.isfinite(error) else np.inf
 
 
-def _some(rows: Array, norms: NDArray[np.float64], count: int) -> Array:
-    """Give so many rows, or fewer, that tell what a product is off by."""
+def _telling(rows: Array, means_D: Array, count: int, summary: Array) -> Array:
+    """Choose rows to measure an error on, ``count`` at most: of every few neighbours the first one and the longest.
+
+    What else is to be known of all of them goes into ``summary`` (1, 2): the greatest squared norm, once they are
+    centred, and the least kind.
+    """
     there = runtime()
-    _, D = rows.shape
-    places = there.upload(telling_rows(norms, D, count))
-    some = there.empty((len(places), D), rows.dtype)
-    name = f"parzen_some<{_TYPES[rows.dtype]}>"
-    launch(Kernel(_SOURCE, name), (len(some), 1, 1), rows=rows, D=np.int32(D), places=places, some=some)
+    N, D = rows.shape
+    half = max(4, min(count, PROBED_NUMBERS // D) // 2)
+    group = -(-N // half)
+    groups = -(-N // group)
+    facts, places = there.empty((2, N), np.float64), there.empty((2 * groups,), np.int64)
+    launch(
+        Kernel(_SOURCE, f"parzen_facts<{_TYPES[rows.dtype]}>", threads=128, shared_bytes=8 * 128), (N, 1, 1),
+        rows=rows, N=np.int64(N), D=np.int32(D), means=means_D, facts=facts,
+    )  # fmt: skip
+    launch(
+        Kernel(_SOURCE, "parzen_telling", threads=1024, shared_bytes=16 * 1024), (1, 1, 1),
+        facts=facts, N=np.int64(N), group=np.int64(group), groups=np.int32(groups), places=places, summary=summary,
+    )  # fmt: skip
+    return places
+
+
+def _some(rows: Array, places: Array) -> Array:
+    """Give the rows at some places."""
+    some = runtime().empty((len(places), rows.shape[1]), rows.dtype)
+    launch(
+        Kernel(_SOURCE, f"parzen_some<{_TYPES[rows.dtype]}>"), (len(some), 1, 1),
+        rows=rows, D=np.int32(rows.shape[1]), places=places, some=some,
+    )  # fmt: skip
     return some
 
 
-def _norms(rows: Array, means_D: Array, scale: float, centred: Array | None) -> Array:
-    norms = runtime().empty((len(rows),), np.float64)
-    if len(rows):
-        launch(
-            Kernel(_SOURCE, f"parzen_centre<{_TYPES[rows.dtype]}>", threads=128, shared_bytes=8 * 128),
-            (len(rows), 1, 1),
-            rows=rows, D=np.int32(rows.shape[1]), means=means_D, scale=np.float64(scale), centred=centred, norms=norms,
-        )  # fmt: skip
-    return norms
-
-
-def rows_of(rows: Array, arithmetic: int, means_D: Array, scale: float, *, are_samples: bool) -> Rows | None:
-    """Prepare rows for an arithmetic's product; None where they are not what ``BYTES`` can take."""
+def rows_of(rows: Array, arithmetic: int, means_D: Array, scale: float, *, are_samples: bool) -> Rows:
+    """Prepare rows for an arithmetic's product; for ``BYTES`` they must be of the kind that those take."""
     there = runtime()
     N, D = rows.shape
     if arithmetic not in PLANES:
-        data = there.empty(rows.shape, np.float32)
-        return Rows(arithmetic, data, _norms(rows, means_D, scale, data), scale, N, D)
-    if arithmetic == BYTES and D > planes_tile.LONGEST_OF_BYTES:
-        return None
+        data, of_data = there.empty(rows.shape, np.float32), there.empty((N,), np.float64)
+        launch(
+            Kernel(_SOURCE, f"parzen_centre<{_TYPES[rows.dtype]}>", threads=128, shared_bytes=8 * 128), (N, 1, 1),
+            rows=rows, D=np.int32(D), means=means_D, scale=np.float64(scale), centred=data, norms=of_data,
+        )  # fmt: skip
+        return Rows(arithmetic, data, of_data, scale, N, D)
     num_planes = PLANES[arithmetic][are_samples]
     data = there.empty(planes_tile.planes_shape(num_planes, N, D, arithmetic), np.uint8)
     _, chunks, padded_rows, _ = data.shape
@@ -290,9 +287,7 @@ def rows_of(rows: Array, arithmetic: int, means_D: Array, scale: float, *, are_s
         rows=rows, N=np.int32(N), D=np.int32(D), **more, padded_rows=np.int32(padded_rows), chunks=np.int32(chunks),
         planes=data, norms=norms,
     )  # fmt: skip
-    if arithmetic == HALVES:
-        return Rows(HALVES, data, norms, scale, N, D)
-    return Rows(BYTES, data, norms, 1.0, N, D) if (there.download(norms) >= 0).all() else None
+    return Rows(arithmetic, data, norms, scale if arithmetic == HALVES else 1.0, N, D)
 
 
 def by_product(queries: Rows, samples: Rows, sigmas: Sigmas) -> Parts:

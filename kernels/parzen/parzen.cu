@@ -24,20 +24,23 @@
 
 // --- preparation ---
 
-// Means of the columns of samples (N, D) in float64: a block has 32 columns, 8 rows at a time, added in a fixed order.
+// Means of the columns of samples (N, D) in float64: a block has 32 columns, 32 rows at a time, added in a fixed order.
 template <class T>
-__global__ void __launch_bounds__(256) parzen_means(const T* __restrict__ rows, long long N, int D,
-                                                    double* __restrict__ means) {
+__global__ void __launch_bounds__(1024) parzen_means(const T* __restrict__ rows, long long N, int D,
+                                                     double* __restrict__ means) {
     DYNAMIC_SHARED(memory);
     double* sums = (double*)memory;
     int lane = threadIdx.x % 32, part = threadIdx.x / 32, column = blockIdx.x * 32 + lane;
     double sum = 0.0;
-    if (column < D)
-        for (long long n = part; n < N; n += 8) sum += (double)rows[n * D + column];
+    if (column < D) {
+        // There are few blocks, so that each must have many numbers under way.
+#pragma unroll 8
+        for (long long n = part; n < N; n += 32) sum += (double)rows[n * D + column];
+    }
     sums[threadIdx.x] = sum;
     __syncthreads();
     if (part == 0 && column < D) {
-        for (int p = 1; p < 8; ++p) sum += sums[p * 32 + lane];
+        for (int p = 1; p < 32; ++p) sum += sums[p * 32 + lane];
         means[column] = sum / (double)N;
     }
 }
@@ -48,17 +51,87 @@ __global__ void __launch_bounds__(256) parzen_some(const T* __restrict__ rows, i
     for (int d = threadIdx.x; d < D; d += 256) some[blockIdx.x * (long long)D + d] = rows[places[blockIdx.x] * D + d];
 }
 
-// Gives thread 0 the sum of what a block's 128 threads have; with room for a number of each.
-__device__ __forceinline__ double block_sum(double sum, double* room) {
-    room[threadIdx.x] = sum;
+// Gives thread 0 what combining the numbers of a block's 128 threads gives; with room for a number of each.
+template <class Combine>
+__device__ __forceinline__ double block_wide(double number, double* room, const Combine& combine) {
+    // The room may be that of the call before.
+    __syncthreads();
+    room[threadIdx.x] = number;
     for (int half = 64; half > 0; half /= 2) {
         __syncthreads();
-        if (threadIdx.x < half) room[threadIdx.x] += room[threadIdx.x + half];
+        if (threadIdx.x < half) room[threadIdx.x] = combine(room[threadIdx.x], room[threadIdx.x + half]);
     }
     return threadIdx.x == 0 ? room[0] : 0.0;
 }
 
-// Centred and scaled rows, and their squared norms; a block a row. `centred` may be null: norms alone, in float64.
+__device__ __forceinline__ double block_sum(double sum, double* room) {
+    return block_wide(sum, room, [](double a, double b) { return a + b; });
+}
+
+// The first is kept if it is NaN.
+__device__ __forceinline__ double greater(double a, double b) { return b <= a || a != a ? a : b; }
+__device__ __forceinline__ double less(double a, double b) { return b < a ? b : a; }
+
+// Kinds of rows. A 255th is one however its float was made: what is left of it by rounding does not count.
+constexpr double ANY_FLOATS = 0.0, FROM_0_TO_1 = 1.0, WHOLE_255THS = 2.0, NEARLY_WHOLE = 1.0 / 65536;
+
+// What is to be known of rows before they are prepared, facts (2, N): their squared norms once they are centred, and their
+// kinds. A block a row.
+template <class T>
+__global__ void __launch_bounds__(128)
+    parzen_facts(const T* __restrict__ rows, long long N, int D, const double* __restrict__ means, double* __restrict__ facts) {
+    DYNAMIC_SHARED(memory);
+    long long n = blockIdx.x;
+    double sum = 0.0, kind = WHOLE_255THS;
+    for (int d = threadIdx.x; d < D; d += 128) {
+        double x = (double)rows[n * D + d], centred = x - means[d], level = x * 255.0;
+        sum += centred * centred;
+        bool is_whole = fabs(level - rint(level)) <= NEARLY_WHOLE;
+        kind = less(kind, !(x >= 0.0 && x <= 1.0) ? ANY_FLOATS : is_whole ? WHOLE_255THS : FROM_0_TO_1);
+    }
+    sum = block_sum(sum, (double*)memory);
+    kind = block_wide(kind, (double*)memory, [](double a, double b) { return less(a, b); });
+    if (threadIdx.x == 0) {
+        facts[n] = sum;
+        facts[N + n] = kind;
+    }
+}
+
+// Of every `group` rows the first one's place and the longest one's, places (2 · groups), which tell what a product is off
+// by; and of all rows the greatest norm and the least kind, summary (2). One block.
+__global__ void __launch_bounds__(1024)
+    parzen_telling(const double* __restrict__ facts, long long N, long long group, int groups, long long* __restrict__ places,
+                   double* __restrict__ summary) {
+    DYNAMIC_SHARED(memory);
+    double *norms = (double*)memory, *kinds = norms + 1024;
+    double greatest = 0.0, kind = WHOLE_255THS;
+    for (int g = threadIdx.x; g < groups; g += 1024) {
+        long long first = g * group, end = first + group < N ? first + group : N, longest = first;
+        for (long long n = first; n < end; ++n) {
+            double norm = facts[longest];
+            if (!(facts[n] <= norm) && norm == norm) longest = n;
+            kind = less(kind, facts[N + n]);
+        }
+        places[2 * g] = first;
+        places[2 * g + 1] = longest;
+        greatest = greater(greatest, facts[longest]);
+    }
+    norms[threadIdx.x] = greatest;
+    kinds[threadIdx.x] = kind;
+    for (int half = 512; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) {
+            norms[threadIdx.x] = greater(norms[threadIdx.x], norms[threadIdx.x + half]);
+            kinds[threadIdx.x] = less(kinds[threadIdx.x], kinds[threadIdx.x + half]);
+        }
+    }
+    if (threadIdx.x == 0) {
+        summary[0] = norms[0];
+        summary[1] = kinds[0];
+    }
+}
+
+// Centred and scaled rows, and their squared norms; a block a row.
 template <class T>
 __global__ void __launch_bounds__(128)
     parzen_centre(const T* __restrict__ rows, int D, const double* __restrict__ means, double scale,
@@ -67,13 +140,9 @@ __global__ void __launch_bounds__(128)
     long long n = blockIdx.x;
     double sum = 0.0;
     for (int d = threadIdx.x; d < D; d += 128) {
-        double x = ((double)rows[n * D + d] - means[d]) * scale;
-        if (centred) {
-            float rounded = (float)x;
-            centred[n * D + d] = rounded;
-            x = rounded;
-        }
-        sum += x * x;
+        float x = (float)(((double)rows[n * D + d] - means[d]) * scale);
+        centred[n * D + d] = x;
+        sum += (double)x * x;
     }
     sum = block_sum(sum, (double*)memory);
     if (threadIdx.x == 0) norms[n] = sum;
@@ -106,17 +175,15 @@ __global__ void __launch_bounds__(128)
     if (threadIdx.x == 0) norms[n] = (float)sum;
 }
 
-// Rows as PLANES planes of bytes: one of 255ths, or three of (2^24 - 1)ths. Whole 255ths are among both, so that an 8-bit
-// image and its twin are 0 apart. Norms are of what is kept, in the unit of products, 1 / (255 · (2^24 - 1)); that of a row
-// that is no such row is -1. Rows from N on are 0.
+// Rows as PLANES planes of bytes: whole 255ths as one, numbers from 0 to 1 as three, of (2^24 - 1)ths, among which whole
+// 255ths are too, so that an 8-bit image and its twin are 0 apart. Norms are of what is kept, in the unit of products,
+// 1 / (255 · (2^24 - 1)). Rows from N on are 0.
 template <class T, int PLANES>
 __global__ void __launch_bounds__(128)
     parzen_bytes(const T* __restrict__ rows, int N, int D, int padded_rows, int chunks, unsigned* __restrict__ planes,
                  long long* __restrict__ norms) {
     DYNAMIC_SHARED(memory);
     constexpr double LEVELS = PLANES == 1 ? 255.0 : planes::HIGHEST;
-    // Of a 255th: what float32 leaves of one, however it was made.
-    constexpr double NEAR = PLANES == 1 ? 1.0 / 65536 : 1.0;
     int n = blockIdx.x;
     double sum = 0.0;
     for (int w = threadIdx.x; w < chunks * planes::WORDS; w += 128) {
@@ -124,16 +191,14 @@ __global__ void __launch_bounds__(128)
         for (int i = 0; i < 4; ++i) {
             int d = 4 * w + i;
             if (d >= D || n >= N) continue;
-            double x = (double)rows[n * (long long)D + d], level = rint(x * LEVELS);
-            bool fits = x >= 0.0 && x <= 1.0 && fabs(x * LEVELS - level) <= NEAR;
-            if (!fits) level = 0.0;
-            sum += fits ? level * level : INFINITE;
+            double level = rint((double)rows[n * (long long)D + d] * LEVELS);
+            sum += level * level;
             for (int p = 0; p < PLANES; ++p) word[p] |= ((unsigned)level >> 8 * (PLANES - 1 - p) & 255u) << 8 * i;
         }
         for (int p = 0; p < PLANES; ++p) planes[planes::place(p, w, n, padded_rows, chunks)] = word[p];
     }
     sum = block_sum(sum, (double*)memory);
-    if (threadIdx.x == 0) norms[n] = sum < INFINITE ? (long long)rint(sum / (LEVELS * LEVELS) * (255.0 * planes::HIGHEST)) : -1;
+    if (threadIdx.x == 0) norms[n] = (long long)rint(sum / (LEVELS * LEVELS) * (255.0 * planes::HIGHEST));
 }
 
 // --- distances from a product ---

@@ -229,7 +229,7 @@ def test_what_is_no_byte_takes_the_other_way(rng, monkeypatch, products):
     np.testing.assert_allclose(compute("cupy", queries, samples, [0.3, 1.0]), wanted, atol=1e-5)
     assert products == [BYTES, BYTES]
     for arrays, expected in (
-        ((np.where(np.arange(20)[:, None] == 15, queries + 1e-6, queries), samples), [BYTES, HALVES]),
+        ((np.where(np.arange(20)[:, None] == 15, queries + 1e-6, queries), samples), [HALVES, HALVES]),
         ((queries, np.where(samples == 2.0**-149, -1e-30, samples)), [HALVES, HALVES]),
         ((queries, np.where(samples == 1.0, 1.0 + 1e-6, samples)), [HALVES, HALVES]),
     ):
@@ -294,17 +294,19 @@ def test_what_the_products_are_off_by_is_measured_on_the_device(rng, monkeypatch
         norms = sum(float(np.square(rows - means).sum(axis=1).max()) for rows in (queries, samples))
         scale = 2.0 ** -np.round(0.5 * np.log2(norms))
         arrays = (runtime.upload(array) for array in (queries, samples))
-        error = cupy_raw._product_error(*arrays, planes_tile.HALVES, runtime.upload(means), scale)
+        any_sigma = cupy_raw.Sigmas.of(np.ones(1), 1.0, np.zeros(1), np.zeros(1, np.intp))
+        error = cupy_raw._product_error(*arrays, any_sigma, planes_tile.HALVES, runtime.upload(means), scale)
         return error / (norms * np.finfo(np.float32).eps)
 
     # Some roundings of the greatest norms, of equal terms too: the CPU's float32 product is off by 59 of those.
     for rows in ((queries, samples), (digit_like(rng, 60), digit_like(rng, 100))):
         assert 0.1 < measured(*rows) < 6
-    # And it decides.
+    # And it decides, for all queries from the first pass over some of them on.
     products.clear()
     monkeypatch.setattr(cupy_raw, "_product_error", lambda *_: 1e3)
+    monkeypatch.setattr(cupy_raw, "_QUERIES_A_PASS", 25)
     np.testing.assert_allclose(compute("cupy", queries, samples, sigmas), wanted, rtol=0, atol=1e-6)
-    assert products == []
+    assert products == [planes_tile.HALVES]
 
 
 def test_the_nearest_sample_is_found_where_the_products_cannot_tell(either, rng):
