@@ -219,9 +219,9 @@ class Device:
     Parameters
     ----------
     name : str
-        For people, as in "AMD EPYC, 2 cores".
+        For people, as in "AMD EPYC 7763, 2 cores".
     folder : str
-        The folder under bench/results, as in "cpu-amd-epyc-2-cores".
+        The folder under bench/results, as in "cpu-amd-epyc-7763-2-cores".
     """
 
     name: str
@@ -537,6 +537,9 @@ def cpu_device() -> Device:
     # What is left out would only make one processor's folder differ from another system's name of it.
     model = re.sub(r"\((R|TM|tm)\)|\bCPU\b|\bProcessor\b|\b\d+-Core\b|@.*", " ", _cpu_model())
     model = " ".join(model.split())
+    if not re.search(r"\d", model):
+        # Some virtual machines leave out the number, and with it the generation.
+        model = f"{model} ({importlib.import_module('llvmlite.binding').get_host_cpu_name()})"
     count = f"{cores} core" + ("s" if cores != 1 else "")
     return Device(f"{model}, {count}", f"cpu-{slug(model)}-{slug(count)}")
 

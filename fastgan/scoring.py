@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgan import datasets
+from fastgan.datasets.user_file import ROUNDING
 from fastgan.errors import BackendError, DataError, FastganWarning
 from fastgan.kernels import parzen as parzen_kernel
 from fastgan.kernels.common.backends import resolve
@@ -37,8 +38,6 @@ _MOST_SIGMAS = 10_000
 _REFINED_TO, _MOST_TRIALS = 1e-3, 40
 # On MNIST, k-means takes seconds at these; ten rows or more a centroid, so that it is a mean.
 _MOST_CENTROIDS, _ROWS_A_CENTROID, _KMEANS_ROWS, _KMEANS_ROUNDS = 1000, 10, 50_000, 5
-# What rounding may add to samples that were brought into [0, 1].
-_SLACK = 1e-6
 _CHUNK_ROWS = 1024
 
 
@@ -583,7 +582,7 @@ def _check_range(samples_ND: NDArray[Any], dataset: datasets.Dataset) -> None:
             return
     for start in range(0, len(samples_ND), _CHUNK_ROWS):
         chunk = samples_ND[start : start + _CHUNK_ROWS]
-        outside = np.argwhere((chunk < -_SLACK) | (chunk > 1 + _SLACK))
+        outside = np.argwhere((chunk < -ROUNDING) | (chunk > 1 + ROUNDING))
         if len(outside):
             row, column = outside[0]
             raise DataError(

@@ -25,6 +25,8 @@ PIXEL_NAMES = ("images", "pixels", "samples", "x")
 LABEL_NAMES = ("labels", "y")
 MIN_ROWS = 10
 MAX_CHANNELS = 4
+# By so much rounding may have taken a float out of [0, 1], as in (x + 1) / 2 of a network's last layer.
+ROUNDING = 1e-6
 
 # What NumPy, zipfile, zlib and h5py raise on files that are not what their ending says, cut off or damaged.
 READ_ERRORS = (
@@ -50,9 +52,9 @@ def load_user_file(path: str | os.PathLike[str]) -> Dataset:
     The array is (N, D), (N, H, W), or (N, H, W, C) with 1 to 4 channels, of uint8 or of floats in [0, 1], with at
     least 10 rows. (N, C, H, W) is understood too where it cannot be the other: where W is above 4 and C is not.
     Columns of an (N, D) array are pixels in C·H·W order: of a square image in one channel where D is a square, else of
-    one row. Floats become float32. In a .npz or .h5 file it is the only array, or the only one of
-    those named "images", "pixels", "samples" or "x"; labels, integers of shape (N,), may lie beside it under the name
-    "labels" or "y". Pickled objects are never loaded.
+    one row. Floats become float32; what rounding alone took out of [0, 1] is brought back. In a .npz or .h5 file it is
+    the only array, or the only one of those named "images", "pixels", "samples" or "x"; labels, integers of shape (N,),
+    may lie beside it under the name "labels" or "y". Pickled objects are never loaded.
 
     Parameters
     ----------
@@ -228,15 +230,17 @@ def _contents(path: Path, array: Any, labels: Any) -> _Contents:
         if len(shape) == 4:
             chunk = np.moveaxis(chunk, _channel_axis(shape), 1)
         chunk = chunk.reshape(len(chunk), num_pixels)
-        if dtype != np.uint8:
+        if dtype == np.uint8:
+            pixels[start : start + len(chunk)] = chunk
+        else:
             _check_floats(path, chunk, start)
-        pixels[start : start + len(chunk)] = chunk
+            np.clip(chunk, 0, 1, out=pixels[start : start + len(chunk)], casting="same_kind")
     return pixels, None if labels is None else _checked_labels(path, np.asarray(labels), num_rows), _image_shape(shape)
 
 
 def _check_floats(path: Path, chunk: NDArray[np.floating], first_row: int) -> None:
     # A comparison with NaN is false, so this one finds NaN, infinities and values out of range alike.
-    wrong = ~((chunk >= 0) & (chunk <= 1))
+    wrong = ~((chunk >= -ROUNDING) & (chunk <= 1 + ROUNDING))
     if wrong.any():
         row, column = (int(index) for index in np.argwhere(wrong)[0])
         raise DataError(

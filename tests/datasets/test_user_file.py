@@ -141,8 +141,8 @@ def with_value(value):
         (with_value(np.nan), "nan in image 2222; floats must be finite and in"),
         (with_value(np.inf), "inf in image 2222"),
         (with_value(-np.inf), "-inf in image 2222"),
-        (with_value(1.0000001), "1.0000001 in image 2222"),
-        (with_value(-1e-9), "-1e-09 in image 2222; .* so bring their whole range there"),
+        (with_value(1.00001), "1.00001 in image 2222"),
+        (with_value(-1e-5), "-1e-05 in image 2222; .* so bring their whole range there"),
         (np.zeros((10, 4), np.int64), "values of type int64; save the images as uint8, or as floats"),
         (np.zeros((10, 4), bool), "values of type bool"),
         (np.zeros((10, 4), complex), "values of type complex128"),
@@ -158,6 +158,16 @@ def test_arrays_that_are_no_images(tmp_path, array, message, ending):
     path = save(tmp_path / f"mine{ending}", array)
     with pytest.raises(DataError, match=rf"^{path} holds (an array of )?{message}"):
         datasets.load(path)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_rounding_took_out_of_the_range_is_brought_back(tmp_path, dtype):
+    pixels = RNG.random((20, 3)).astype(dtype)
+    pixels[3], pixels[17, 0] = (1 + 2e-7, -1e-9, 1.0), 1 + 9e-7
+    dataset = datasets.load(save(tmp_path / "mine.npy", pixels))
+    found = np.concatenate([dataset.splits[name].as_float32() for name in ("train", "valid", "test")])
+    np.testing.assert_array_equal(found, np.clip(pixels, 0, 1).astype(np.float32))
+    assert found[3].tolist() == [1, 0, 1]
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (10, 0), (10, 0, 4)])
