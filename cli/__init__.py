@@ -6,6 +6,7 @@ import contextlib
 import errno
 import importlib
 import io
+import logging
 import os
 import signal
 import sys
@@ -80,7 +81,7 @@ class LazyGroup(click.Group):
         Exit 2 for the command line's own faults, 130 for Ctrl-C, 143 for SIGTERM, else 1.
         """
         try:
-            with _signals_raised(), warnings.catch_warnings():
+            with _signals_raised(), _compiling_told(), warnings.catch_warnings():
                 warnings.simplefilter("always", FastganWarning)
                 warnings.showwarning = _warnings_shown_by(warnings.showwarning)
                 return super().invoke(ctx)
@@ -148,6 +149,30 @@ def _signals_raised() -> Iterator[None]:
         if takes_sigterm:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         sys.unraisablehook = usual
+
+
+@contextlib.contextmanager
+def _compiling_told() -> Iterator[None]:
+    """Show a line where the backend ``cpu`` has to compile its loops, unless the command is to be quiet."""
+
+    class Told(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            context = click.get_current_context(silent=True)
+            if context is None or not context.params.get("quiet"):
+                from fastgan.cli.common import StatusLine
+
+                StatusLine.clear_any()
+                click.echo(record.getMessage(), err=True)
+
+    log, handler = logging.getLogger("fastgan.kernels.common.loops"), Told()
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 def _warnings_shown_by(usual: Any) -> Any:

@@ -305,17 +305,18 @@ def _run(train: Any, quiet: bool) -> None:
             self.first_step = int(trainer.device.download(trainer.state.update)[0])
             self.clock = _Clock()
             if not quiet:
+                threads = trainer.config.threads
                 click.echo(
                     f"{path}: steps {self.first_step} to {last_step} with {trainer.device.backend}, "
-                    f"{trainer.config.threads} threads",
+                    f"{threads} thread{'s' * (threads != 1)}",
                     err=True,
                 )
 
         def on_progress(self, step: int) -> None:
-            left = self.clock.left(step - self.first_step, self.last_step - self.first_step)
+            left = self.clock.left(step, self.last_step)
             self.status.show(
-                f"epoch {step / self.steps_per_epoch:.1f} of {self.last_step / self.steps_per_epoch:g}, "
-                f"step {step} of {self.last_step}, {duration(left)} left"
+                f"epoch {step / self.steps_per_epoch:.1f} of {_epochs(self.last_step / self.steps_per_epoch)}, "
+                f"step {step} of {self.last_step}" + ("" if left is None else f", {duration(left)} left")
             )
 
         def on_report(self, line: Mapping[str, Any]) -> None:
@@ -323,7 +324,7 @@ def _run(train: Any, quiet: bool) -> None:
                 return
             self.status.clear()
             text = (
-                f"epoch {line['epoch']:g}  step {line['step']}  D loss {line['discriminator_loss']:.4f}  "
+                f"epoch {_epochs(line['epoch'])}  step {line['step']}  D loss {line['discriminator_loss']:.4f}  "
                 f"G loss {line['generator_loss']:.4f}  D(x) {line['D_x']:.3f}  D(G(z)) {line['D_G_z']:.3f}  "
                 f"{line['images_per_second']:.0f} images/s  {duration(line['seconds'])}"
             )
@@ -362,13 +363,22 @@ def _run(train: Any, quiet: bool) -> None:
         raise click.exceptions.Exit(128 + received[0])
 
 
+def _epochs(number: float) -> str:
+    return f"{round(number, 2):g}"
+
+
 class _Clock:
+    """Judges by the pace since the first step that it was told of: those before it may have compiled the loops."""
+
     def __init__(self) -> None:
         import time
 
         self._now = time.monotonic
-        self._started = self._now()
+        self._first: tuple[int, float] | None = None
 
-    def left(self, done: int, total: int) -> float:
-        """Estimate the seconds left from the pace so far."""
-        return (self._now() - self._started) / max(done, 1) * (total - done)
+    def left(self, step: int, last_step: int) -> float | None:
+        """Estimate the seconds left."""
+        if self._first is None:
+            self._first = step, self._now()
+        first_step, started = self._first
+        return (self._now() - started) / (step - first_step) * (last_step - step) if step > first_step else None

@@ -18,6 +18,7 @@ the files ``cpu.py`` do.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import threading
 import types
@@ -30,6 +31,7 @@ import numba
 from fastgan.errors import FastganWarning
 from fastgan.kernels.common.threads import num_threads
 
+LOG = logging.getLogger(__name__)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 prange = numba.prange
@@ -73,6 +75,7 @@ _PRANGE_ONLY = {
 
 _one_loop_at_a_time = threading.Lock()
 _has_warned = False
+_has_told = False
 
 # Whether threads were started here, and whether they were left behind in the process that this one was forked from.
 _has_threads = False
@@ -179,8 +182,8 @@ def _tend(cache: Any) -> None:
     """
     file = cache._cache_file
     file._source_stamp = (file._source_stamp, _SHARED_STAMP)
-    for name in ("load_overload", "save_overload"):
-        setattr(cache, name, _if_possible(getattr(cache, name), cache.cache_path))
+    load, save = (_if_possible(getattr(cache, name), cache.cache_path) for name in ("load_overload", "save_overload"))
+    cache.load_overload, cache.save_overload = _telling(load), save
 
 
 def _if_possible(of_cache: Callable[..., Any], path: str) -> Callable[..., Any]:
@@ -190,6 +193,20 @@ def _if_possible(of_cache: Callable[..., Any], path: str) -> Callable[..., Any]:
         except OSError as error:
             _warn(f"{path}: {error.strerror or error}")
             return None
+
+    return call
+
+
+def _telling(load: Callable[..., Any]) -> Callable[..., Any]:
+    """Say, once, that something has to be compiled: a first start takes long."""
+
+    def call(*args: Any) -> Any:
+        global _has_told
+        found = load(*args)
+        if found is None and not _has_told:
+            _has_told = True
+            LOG.info("Compiling for this processor, which takes up to a minute the first time.")
+        return found
 
     return call
 

@@ -28,7 +28,8 @@ def run(runs_dir):
 
 @pytest.fixture(autouse=True)
 def _plain(monkeypatch, tmp_path_factory):
-    """No settings of the user's, and a working folder of the test's own."""
+    """No settings of the user's, a working folder of the test's own, and no word of what has to be compiled."""
+    monkeypatch.setattr("fastgan.kernels.common.loops._has_told", True)
     for name in ("FASTGAN_RUNS", "FASTGAN_DATA", "NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path_factory.mktemp("here"))

@@ -12,7 +12,9 @@ import pytest
 
 import fastgan
 from fastgan import datasets
+from fastgan.cli import train
 from fastgan.config import Config
+from fastgan.kernels.common import loops
 from tests.runs_for_tests import (
     STEPS_PER_EPOCH,
     TINY,
@@ -37,7 +39,7 @@ def test_stdout_is_the_runs_folder_and_stderr_a_line_a_report():
     result = invoke(*TRAIN, "--epochs", "6")
     assert result.stdout == "runs/00001-digits-seed3\n"
     first, *reports = result.stderr.splitlines()
-    assert first == "runs/00001-digits-seed3: steps 0 to 30 with cpu, 1 threads"
+    assert first == "runs/00001-digits-seed3: steps 0 to 30 with cpu, 1 thread"
     assert [line.split()[:2] for line in reports] == [["epoch", "1"], ["epoch", "2"], ["epoch", "5"], ["epoch", "6"]]
     assert re.fullmatch(
         r"epoch 6  step 30  D loss 0\.\d{4}  G loss 0\.\d{4}  "
@@ -49,6 +51,31 @@ def test_stdout_is_the_runs_folder_and_stderr_a_line_a_report():
 def test_quiet_leaves_the_folder_alone():
     result = invoke(*TRAIN, "--epochs", "1", "--quiet")
     assert (result.stdout, result.stderr) == ("runs/00001-digits-seed3\n", "")
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_compiling_is_said_unless_the_command_is_quiet(monkeypatch, tmp_path, quiet):
+    # As on a machine that has compiled nothing yet, for one small loop.
+    monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(loops, "_has_told", False)
+
+    def double(x):
+        for i in range(x.shape[0]):
+            x[i] *= 2
+
+    monkeypatch.setattr("fastgan.training.versions", lambda *_, **__: loops.loop(double)(np.ones(3)) or {})
+    stderr = invoke(*TRAIN, "--epochs", "1", *(["--quiet"] if quiet else [])).stderr
+    assert ("Compiling for this processor" in stderr) != quiet
+
+
+def test_the_time_left_is_judged_by_the_steps_after_the_first_which_may_have_compiled(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    clock = train._Clock()
+    now[0] += 60
+    assert clock.left(1, 101) is None
+    now[0] += 2
+    assert clock.left(11, 101) == pytest.approx(18)
 
 
 def test_the_command_trains_what_the_library_trains(runs_dir):
@@ -275,7 +302,7 @@ def test_what_a_file_data_or_a_device_shows_to_be_wrong_exits_with_1(no_cupy, ar
 def test_a_run_goes_on_and_equals_one_that_never_stopped(finished, runs_dir):
     result = invoke("train", "--resume", finished, "--epochs", "2")
     assert result.stdout == f"{finished}\n"
-    assert result.stderr.splitlines()[0] == f"{finished}: steps 5 to 10 with cpu, 1 threads"
+    assert result.stderr.splitlines()[0] == f"{finished}: steps 5 to 10 with cpu, 1 thread"
     invoke(*TRAIN, "--epochs", "2", "--run-dir", "whole")
     assert_same_bits(arrays_of(fastgan.load_run(finished)), arrays_of(fastgan.load_run("whole")))
 

@@ -44,6 +44,16 @@ def test_a_second_start_compiles_nothing(cache_folder):
     assert any(cache_folder.rglob("*.nbc"))
 
 
+def test_that_something_is_compiled_is_said_once(cache_folder, monkeypatch, caplog):
+    caplog.set_level("INFO", loops.LOG.name)
+    for is_cold in (True, False):
+        monkeypatch.setattr(loops, "_has_told", False)
+        caplog.clear()
+        run()
+        run()
+        assert caplog.messages == ["Compiling for this processor, which takes up to a minute the first time."] * is_cold
+
+
 def test_a_change_of_a_shared_file_compiles_anew(cache_folder, monkeypatch):
     run()
     monkeypatch.setattr(loops, "_SHARED_STAMP", ((0.0, 0), (0.0, 0)))
