@@ -31,16 +31,15 @@ def startup(full: bool) -> Iterator[Case]:
             missing = "not installed in this environment: pip install -e ."
             yield Case(name, params=params, missing=missing, precision="")
         else:
-            yield _case(name, [fastgan, *arguments.split()], says, params, bound="python -c pass")
+            yield _case(name, [fastgan, *arguments.split()], says, params)
 
 
-def _case(name: str, command: list[str], says: str, params: dict[str, str], bound: str | None = None) -> Case:
+def _case(name: str, command: list[str], says: str, params: dict[str, str]) -> Case:
     return Case(
         name,
         params=params,
         run=partial(_run, command),
         verify=partial(_verify, command, says),
-        bound=bound,
         precision="",
         threads="",
     )
