@@ -55,6 +55,10 @@ clean: ## remove what builds and tests leave behind; runs/, data/ and the enviro
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# Takes away what `pip install .` in this environment has copied, and what the copy has compiled, which pip would leave
+# behind: Python would take that folder, empty as it is, for fastgan.
+WITHOUT_COPIES = $(PIP) uninstall --yes fastgan > /dev/null 2>&1 || true; rm -rf $(VENV)/lib/python3.*/site-packages/fastgan
+
 # The environment is made once. The installation is renewed when what it was made from has changed; the code itself is
 # used from where it lies. The order-only bar: the interpreter is a link whose date is that of the system's Python.
 $(BIN)/python:
@@ -66,10 +70,12 @@ $(BIN)/python:
 
 $(VENV)/.installed: pyproject.toml setup.py | $(BIN)/python
 	@echo "Installing fastgan into $(VENV) ..."
+	@$(WITHOUT_COPIES)
 	@$(PIP) install -e .
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml setup.py | $(BIN)/python
 	@echo "Installing fastgan and its test tools into $(VENV) ..."
+	@$(WITHOUT_COPIES)
 	@$(PIP) install -e '.[test]'
 	@touch $(VENV)/.installed $@

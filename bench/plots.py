@@ -53,7 +53,7 @@ def draw_all(results: Path = RESULTS, plots: Path = PLOTS) -> list[Path]:
     try:
         import matplotlib
     except ModuleNotFoundError as error:
-        raise BenchError("Plots need matplotlib, which is not installed: pip install 'fastgan[plots]'") from error
+        raise BenchError("Plots need matplotlib, which is not installed: pip install matplotlib") from error
     # No window is opened, whatever the user's own settings are.
     matplotlib.use("agg")
     plots.mkdir(parents=True, exist_ok=True)

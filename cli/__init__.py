@@ -159,10 +159,10 @@ def _compiling_told() -> Iterator[None]:
         def emit(self, record: logging.LogRecord) -> None:
             context = click.get_current_context(silent=True)
             if context is None or not context.params.get("quiet"):
-                from fastgan.cli.common import StatusLine
+                from fastgan.cli.common import StatusLine, tell
 
                 StatusLine.clear_any()
-                click.echo(record.getMessage(), err=True)
+                tell(record.getMessage())
 
     log, handler = logging.getLogger("fastgan.kernels.common.loops"), Told()
     level = log.level
@@ -180,10 +180,10 @@ def _warnings_shown_by(usual: Any) -> Any:
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> None:
         if issubclass(category, FastganWarning):
-            from fastgan.cli.common import StatusLine
+            from fastgan.cli.common import StatusLine, tell
 
             StatusLine.clear_any()
-            click.echo(f"Warning: {message}", err=True)
+            tell(f"Warning: {message}")
         else:
             usual(message, category, *rest, **options)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -82,15 +84,17 @@ def open_run(name: str | None, runs_dir: str, checkpoint: str, backend: str = "a
     return load_run(find_run(name, runs_dir), checkpoint, backend=backend)
 
 
-def check_out(out: str, suffixes: tuple[str, ...]) -> Path:
+def check_out(out: str, suffixes: tuple[str, ...], option: str = "--out") -> Path:
     """Check a result's file name before any work is done for it."""
     path = Path(out)
     if path.suffix.lower() not in suffixes:
-        raise click.BadParameter(f"{out!r} must end in {', '.join(suffixes)}", param_hint="'--out'")
+        raise click.BadParameter(f"{out!r} must end in {', '.join(suffixes)}", param_hint=f"'{option}'")
     if path.is_dir():
-        raise RunError(f"{path} is a folder; give the name of a file in it with --out")
+        raise RunError(f"{path} is a folder; give the name of a file in it with {option}")
     if not path.parent.is_dir():
         raise RunError(f"The folder {path.parent} of {path.name} does not exist; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise RunError(f"The folder {path.parent} of {path.name} cannot be written; name another with {option}")
     return path
 
 
@@ -131,6 +135,54 @@ def as_images(pixels_ND: NDArray[np.float32], image_shape: tuple[int, int, int])
     return images[:, 0] if image_shape[0] == 1 else images.transpose(0, 2, 3, 1)
 
 
+_stderr_is_gone = False
+
+
+def tell(text: str, nl: bool = True) -> None:
+    """Write to stderr; where its terminal or its pipe's reader is gone, go on without it."""
+    global _stderr_is_gone
+    if not _stderr_is_gone:
+        try:
+            click.echo(text, nl=nl, err=True)
+        except OSError:
+            _stderr_is_gone = True
+
+
+class StopSignals:
+    """Ctrl-C, SIGTERM and a closed terminal ask a command to finish its step and save; a second time they end it.
+
+    Attributes
+    ----------
+    event : threading.Event
+        Set once one has come.
+    received : list of int
+        Which came.
+    """
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.received: list[int] = []
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            # Under nohup a closed terminal is to be ignored.
+            if number is not None and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):
+                self._previous[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self.received.append(number)
+        self.event.set()
+        # A second signal means it: the default action ends the process at once.
+        signal.signal(number, signal.SIG_DFL)
+
+
 class StatusLine:
     """One line on stderr that is written over and over; nothing where stderr is no terminal, or with ``--quiet``."""
 
@@ -145,14 +197,14 @@ class StatusLine:
     def show(self, text: str) -> None:
         """Show ``text`` in place of what stood there."""
         if self._active:
-            click.echo("\r" + text.ljust(self._shown), nl=False, err=True)
+            tell("\r" + text.ljust(self._shown), nl=False)
             self._shown = len(text)
             StatusLine._on_screen = self
 
     def clear(self) -> None:
         """Make room for an ordinary line."""
         if self._active and self._shown:
-            click.echo("\r" + " " * self._shown + "\r", nl=False, err=True)
+            tell("\r" + " " * self._shown + "\r", nl=False)
             self._shown = 0
             StatusLine._on_screen = None
 
@@ -171,3 +223,24 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def epochs_text(number: float) -> str:
+    """Write a number of epochs: 100, or 0.87."""
+    return f"{round(number, 2):g}"
+
+
+def report_line(line: Mapping[str, Any]) -> str:
+    """Write a report of training, as metrics.jsonl has it, for a person."""
+    text = (
+        f"epoch {epochs_text(line['epoch'])}  step {line['step']}  D loss {line['discriminator_loss']:.4f}  "
+        f"G loss {line['generator_loss']:.4f}  D(x) {line['D_x']:.3f}  D(G(z)) {line['D_G_z']:.3f}  "
+        f"{line['images_per_second']:.0f} images/s  {duration(line['seconds'])}"
+    )
+    if "parzen" in line:
+        parzen = line["parzen"]
+        text += (
+            f"  validation {parzen['log_likelihood']:.1f} ± {parzen['standard_error']:.1f} nats "
+            f"at sigma {parzen['sigma']:.3f}"
+        )
+    return text

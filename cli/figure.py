@@ -39,7 +39,7 @@ def figure_1(seed: int, backend: str, quiet: bool, out: str) -> None:
     """Play the one-dimensional game and draw it at four moments: p_data, p_g, D and D*, and the arrows from z to x.
 
     Below them C(G), the value of the game under the optimal D, on its way to -log 4. It takes some twenty seconds, and
-    needs matplotlib: pip install 'fastgan[plots]'.
+    needs matplotlib: pip install matplotlib.
     """
     path = check_out(out, (".png",))
     from fastgan import game

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -17,11 +15,13 @@ from fastgan.cli.common import (
     BACKENDS,
     SEED,
     StatusLine,
+    check_out,
     data_dir_option,
     duration,
     fold_option,
     open_run,
     run_argument,
+    tell,
     write_file,
 )
 from fastgan.errors import DataError, RunError
@@ -94,7 +94,8 @@ def command(
     A Gaussian window stands on each of 10,000 samples; its sigma is chosen from ten values, .1 to 1, by the mean
     log-likelihood of validation data; the score is the mean over the whole test set, ± its standard error, in nats.
     Higher is better. RUN is a run's folder, name or number; by default the newest. Its folder keeps the score, which
-    its report shows, unless --num-samples, --sigma, --sigma-range, --dataset or --checkpoint made it another one.
+    its report shows, unless --seed, --num-samples, --sigma, --sigma-range, --dataset or --checkpoint made it another
+    one.
 
     \b
       fastgan parzen --sigma-grid
@@ -102,7 +103,7 @@ def command(
       fastgan parzen --samples mine.npy --dataset mnist --baselines
     """  # noqa: D301
     _check_together(run, samples, dataset, sigma_grid, sigma_range, sigma, refine, plot, num_samples, seed)
-    plot_path = None if plot is None else _check_plot(plot)
+    plot_path = None if plot is None else check_out(plot, (".png",), "--plot")
 
     from fastgan import datasets, scoring
     from fastgan.cli.data import DownloadProgress
@@ -163,24 +164,27 @@ def command(
         progress=_progress(status),
     )
     status.clear()
-    # A look at fewer samples, or at a sigma of one's own, does not take the place of the run's score.
-    by_the_protocol = num_samples in (None, scoring.NUM_SAMPLES) and sigma is None and sigmas is None
+    # A look at other or fewer samples, or at a sigma of one's own, does not take the place of the run's score.
+    usual_samples = num_samples in (None, scoring.NUM_SAMPLES) and not seed
+    by_the_protocol = usual_samples and sigma is None and sigmas is None
     if samples is None and dataset is None and checkpoint == "latest" and by_the_protocol:
         from fastgan.training import record_score
 
         try:
             record_score(loaded, score.to_json())
         except RunError as error:
-            click.echo(f"Warning: {error}", err=True)
+            tell(f"Warning: {error}")
     if as_json:
         click.echo(json.dumps(score.to_json(), indent=2, allow_nan=False))
     else:
         _print(score, sigma_grid or sigma_range is not None or refine)
         if not quiet:
-            click.echo(f"{source}: {duration(score.seconds)} with {score.backend}", err=True)
+            tell(f"{source}: {duration(score.seconds)} with {score.backend}")
     # Last: a file that cannot be written takes nothing else with it.
     if plot_path is not None:
         write_file(plot_path, scoring.plot_sigmas(score))
+        if not quiet:
+            tell(f"The curve of sigma is in {plot_path}")
 
 
 def _print(score: ParzenScore, with_grid: bool) -> None:
@@ -223,20 +227,6 @@ def _check_together(
             raise click.UsageError(f"{left} and {right} exclude each other; give one of them.")
     if samples is not None and dataset is None:
         raise click.UsageError("--samples needs --dataset: what are the samples to be scored against?")
-
-
-def _check_plot(plot: str) -> Path:
-    """Check the plot's name before any work is done for it."""
-    path = Path(plot)
-    if path.suffix.lower() != ".png":
-        raise click.BadParameter(f"{plot!r} must end in .png", param_hint="'--plot'")
-    if path.is_dir():
-        raise RunError(f"{path} is a folder; give the name of a file in it with --plot")
-    if not path.parent.is_dir():
-        raise RunError(f"The folder {path.parent} of {path.name} does not exist; make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise RunError(f"The folder {path.parent} of {path.name} cannot be written; name another with --plot")
-    return path
 
 
 _BAR = 24

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from fastgan.cli.common import BACKENDS, SEED, StatusLine, duration, echo_path
+from fastgan.cli.common import BACKENDS, SEED, StatusLine, StopSignals, echo_path, report_line, tell
 
 
 @click.command("reproduce")
@@ -70,14 +68,7 @@ def command(
         raise click.BadParameter("names no part", param_hint="'--only'")
     # Before there is a folder.
     check_names(names)
-    status, stop = StatusLine(quiet), threading.Event()
-    received: list[int] = []
-
-    def on_signal(number: int, frame: object) -> None:
-        received.append(number)
-        stop.set()
-        # A second signal means it: the default action ends the process at once.
-        signal.signal(number, signal.SIG_DFL)
+    status, signals = StatusLine(quiet), StopSignals()
 
     class Display(Callback):
         def on_begin(self, path: Path, trainer: Any, last_step: int) -> None:
@@ -87,14 +78,13 @@ def command(
             status.show(f"step {step} of {self.last_step}")
 
         def on_report(self, line: Mapping[str, Any]) -> None:
-            status.show(f"step {line['step']} of {self.last_step}, {duration(line['seconds'])}")
+            say(report_line(line))
 
     def say(line: str) -> None:
         status.clear()
         if not quiet:
-            click.echo(line, err=True)
+            tell(line)
 
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         reproduction = Reproduction(
             Path(out),
@@ -105,16 +95,15 @@ def command(
             threads=threads,
             callbacks=[Display()],
             say=say,
-            stop=stop,
+            stop=signals.event,
         )
-        made = reproduction.run(names)
+        with signals:
+            made = reproduction.run(names)
     except Stopped:
         status.clear()
-        click.echo("Stopped and saved; the same command goes on.", err=True)
-        raise click.exceptions.Exit(128 + received[0]) from None
+        tell("Stopped and saved; the same command goes on.")
+        raise click.exceptions.Exit(128 + signals.received[0]) from None
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
         status.clear()
     echo_path(reproduction.out / "report.html")
     if not made:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +14,15 @@ from fastgan.cli.common import (
     BACKENDS,
     SEED,
     StatusLine,
+    StopSignals,
     data_dir_option,
     duration,
     echo_path,
+    epochs_text,
     fold_option,
+    report_line,
     runs_option,
+    tell,
 )
 from fastgan.errors import ConfigError, DataError
 
@@ -278,23 +280,20 @@ def _dry_run(config: Config, init_from: Path | None = None) -> None:
     num_steps = last_step(config, len(data.splits["train"]))
     trainer = Trainer(config, data, device(config.backend, config.device, config.precision), num_steps)
     init_networks(trainer, init_from)
-    click.echo(f"Would make {num_steps} steps on {data.name} ({data.source}).", err=True)
+    shape, num_images = "x".join(map(str, data.image_shape)), len(data.splits["train"])
+    click.echo(
+        f"Would make {num_steps} steps on {data.name} ({data.source}): {num_images} training images of {shape}.",
+        err=True,
+    )
     click.echo(json.dumps(config.to_json(), indent=2))
 
 
 def _run(train: Any, quiet: bool) -> None:
-    """Train with progress on stderr; SIGINT and SIGTERM finish the step, save, and end with the customary codes."""
+    """Train with progress on stderr; `StopSignals` finish the step, save, and end with the customary codes."""
     from fastgan.cli.data import DownloadProgress
     from fastgan.training import Callback
 
-    stop = threading.Event()
-    received: list[int] = []
-
-    def on_signal(number: int, frame: object) -> None:
-        received.append(number)
-        stop.set()
-        # A second signal means it: the default action ends the process at once.
-        signal.signal(number, signal.SIG_DFL)
+    signals = StopSignals()
 
     class Display(Callback):
         def __init__(self) -> None:
@@ -306,65 +305,45 @@ def _run(train: Any, quiet: bool) -> None:
             self.clock = _Clock()
             if not quiet:
                 threads = trainer.config.threads
-                click.echo(
+                tell(
                     f"{path}: steps {self.first_step} to {last_step} with {trainer.device.backend}, "
-                    f"{threads} thread{'s' * (threads != 1)}",
-                    err=True,
+                    f"{threads} thread{'s' * (threads != 1)}"
                 )
 
         def on_progress(self, step: int) -> None:
             left = self.clock.left(step, self.last_step)
             self.status.show(
-                f"epoch {step / self.steps_per_epoch:.1f} of {_epochs(self.last_step / self.steps_per_epoch)}, "
+                f"epoch {step / self.steps_per_epoch:.1f} of {epochs_text(self.last_step / self.steps_per_epoch)}, "
                 f"step {step} of {self.last_step}" + ("" if left is None else f", {duration(left)} left")
             )
 
         def on_report(self, line: Mapping[str, Any]) -> None:
-            if quiet:
-                return
-            self.status.clear()
-            text = (
-                f"epoch {_epochs(line['epoch'])}  step {line['step']}  D loss {line['discriminator_loss']:.4f}  "
-                f"G loss {line['generator_loss']:.4f}  D(x) {line['D_x']:.3f}  D(G(z)) {line['D_G_z']:.3f}  "
-                f"{line['images_per_second']:.0f} images/s  {duration(line['seconds'])}"
-            )
-            if "parzen" in line:
-                parzen = line["parzen"]
-                text += (
-                    f"  validation {parzen['log_likelihood']:.1f} ± {parzen['standard_error']:.1f} nats "
-                    f"at sigma {parzen['sigma']:.3f}"
-                )
-            click.echo(text, err=True)
+            if not quiet:
+                self.status.clear()
+                tell(report_line(line))
 
     def on_download(file: str, num_done: int, num_bytes: int | None) -> None:
         # There is nothing to save yet.
-        if received:
-            raise SystemExit(128 + received[0])
+        if signals.received:
+            raise SystemExit(128 + signals.received[0])
         if not quiet:
             download(file, num_done, num_bytes)
 
     display = Display()
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with DownloadProgress() as download:
-            run = train(callbacks=[display], stop=stop, progress=on_download)
+        with signals, DownloadProgress() as download:
+            run = train(callbacks=[display], stop=signals.event, progress=on_download)
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
         display.status.clear()
-    stopped = bool(received) and run.step < display.last_step
+    stopped = bool(signals.received) and run.step < display.last_step
     if stopped:
-        click.echo(f"Stopped and saved at step {run.step} of {display.last_step}. To go on:", err=True)
-        click.echo(f"  fastgan train --resume {shlex.quote(str(run.path))}", err=True)
+        tell(f"Stopped and saved at step {run.step} of {display.last_step}. To go on:")
+        tell(f"  fastgan train --resume {shlex.quote(str(run.path))}")
     elif display.first_step == display.last_step and not quiet:
-        click.echo(f"The run has all its {run.step} steps; to go on, raise --epochs or --steps.", err=True)
+        tell(f"The run has all its {run.step} steps; to go on, raise --epochs or --steps.")
     echo_path(run.path)
     if stopped:
-        raise click.exceptions.Exit(128 + received[0])
-
-
-def _epochs(number: float) -> str:
-    return f"{round(number, 2):g}"
+        raise click.exceptions.Exit(128 + signals.received[0])
 
 
 class _Clock:

@@ -195,7 +195,7 @@ def load(folder: Path, which: str = "latest") -> Checkpoint:
         The latest one is missing or damaged and the one before is used.
     """
     if not folder.is_dir():
-        raise RunError(f"There is no run at {folder}; name a run's folder, or a number under --runs")
+        raise RunError(f"There is no run at {folder}; name the folder of one")
     if which == "best":
         if not (folder / BEST).exists():
             raise RunError(f"{folder} has no {BEST}; only a run trained with --parzen-every keeps its best checkpoint")

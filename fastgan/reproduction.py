@@ -436,7 +436,8 @@ class Content:
             sections.append(_Section(part, record, run.history, _differences(part, made.mode)))
             if "cells" in record:
                 cells = {name: table1.Cell(**_tuples(cell)) for name, cell in record["cells"].items()}
-                scored.append((table1.column_of(run), f"fastgan, {part.name}, {made.mode}", cells))
+                epochs = f"{round(run.history[-1]['epoch'], 2):g} epochs"
+                scored.append((table1.column_of(run), f"fastgan, {part.name}, {epochs}", cells))
         return cls(
             folder=made.out,
             options=made.state["options"],

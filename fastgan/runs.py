@@ -281,7 +281,11 @@ def find_run(name: str | None, runs_dir: str | os.PathLike[str]) -> Path:
     for path in (Path(name), runs_dir / name):
         if path.is_dir():
             return path
-    raise RunError(f"There is no run {name!r}: neither a folder of that path, nor a name or a number in {runs_dir}")
+    numbered = _numbered(runs_dir)
+    newest = f"; the newest there is {numbered[max(numbered)].name}" if numbered else ""
+    raise RunError(
+        f"There is no run {name!r}: neither a folder of that path, nor a name or a number in {runs_dir}{newest}"
+    )
 
 
 def _newest(runs_dir: Path) -> Path:

@@ -594,7 +594,7 @@ def _check_range(samples_ND: NDArray[Any], dataset: datasets.Dataset) -> None:
 def check_plots() -> None:
     """Raise ``BackendError`` where matplotlib, which draws plots, is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise BackendError("A plot needs matplotlib, which is not installed: pip install 'fastgan[plots]'")
+        raise BackendError("A plot needs matplotlib, which is not installed: pip install matplotlib")
 
 
 def plot_sigmas(score: ParzenScore) -> bytes:

@@ -505,7 +505,8 @@ class _Session:
             kept = f"the state could not be kept ({error})"
         raise NonFiniteError(
             f"{fault}; training stopped there and {kept}, the checkpoint of step {self._saved_step} in {self.path} is "
-            f"good; a new run with a lower --learning-rate may go on from those weights by --init-from {self.path}"
+            "good; a new run with a lower --learning-rate "
+            + (f"may go on from those weights by --init-from {self.path}" if self._saved_step else "may do better")
         )
 
     def _record(self) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def test_a_quick_reproduction_has_all_that_can_be_made_and_says_what_cannot(tmp_
     assert page.images == 3
     assert len(set(page.identifiers)) == len(page.identifiers) > 0
     # The paper's rows, ours, and the baselines'.
-    for wanted in ("225 ± 2", "2057 ± 26", "fastgan, digits, quick", "k-means centroids", "training images"):
+    for wanted in ("225 ± 2", "2057 ± 26", "fastgan, digits, 2 epochs", "k-means centroids", "training images"):
         assert wanted in page.text
     # The style hides what is of the class "paper".
     assert 'class="paper"' not in text
@@ -124,7 +124,7 @@ def test_it_goes_on_where_it_stopped(tmp_path):
     assert "given out by its owners on request" in fourth.state["parts"]["tfd"]["why_not"]
     assert fourth.state["parts"]["tfd-stage2"]["why_not"] == "It builds on tfd, which could not be made"
     assert any("tfd could not be made" in line for line in said)
-    assert "fastgan, digits, quick" in (tmp_path / "paper" / "report.html").read_text("utf-8")
+    assert "fastgan, digits, 2 epochs" in (tmp_path / "paper" / "report.html").read_text("utf-8")
 
 
 def test_a_process_that_died_at_once_leaves_nothing_in_the_way(tmp_path):

@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgan.datasets.dataset import CHUNK_ROWS, Dataset, Split
-from fastgan.errors import DataError
+from fastgan.errors import DataError, FastganWarning
 from fastgan.memory import check_memory
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
@@ -24,7 +25,7 @@ SUFFIXES = (".npy", ".npz", *HDF5_SUFFIXES)
 PIXEL_NAMES = ("images", "pixels", "samples", "x")
 LABEL_NAMES = ("labels", "y")
 MIN_ROWS = 10
-MAX_CHANNELS = 4
+CHANNELS = (1, 3)
 # By so much rounding may have taken a float out of [0, 1], as in (x + 1) / 2 of a network's last layer.
 ROUNDING = 1e-6
 
@@ -49,8 +50,8 @@ READ_ERRORS = (
 def load_user_file(path: str | os.PathLike[str]) -> Dataset:
     """Load a user's own images and split them 80/10/10 in file order into "train", "valid" and "test".
 
-    The array is (N, D), (N, H, W), or (N, H, W, C) with 1 to 4 channels, of uint8 or of floats in [0, 1], with at
-    least 10 rows. (N, C, H, W) is understood too where it cannot be the other: where W is above 4 and C is not.
+    The array is (N, D), (N, H, W), or (N, H, W, C) with 1 or 3 channels, of uint8 or of floats in [0, 1], with at
+    least 10 rows. (N, C, H, W) is understood too where it cannot be the other: where C is 1 or 3 and W is neither.
     Columns of an (N, D) array are pixels in C·H·W order: of a square image in one channel where D is a square, else of
     one row. Floats become float32; what rounding alone took out of [0, 1] is brought back. In a .npz or .h5 file it is
     the only array, or the only one of those named "images", "pixels", "samples" or "x"; labels, integers of shape (N,),
@@ -119,7 +120,7 @@ def read_images(
     if path.is_dir():
         raise DataError(f"{path} is a folder where a {', '.join(SUFFIXES)} file is expected; name a file in it")
     if path.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{path} is no file that can be loaded; save the images as {', '.join(SUFFIXES)}")
+        raise DataError(f"{path} does not end in {', '.join(SUFFIXES)}; save the images as one of these")
     try:
         if path.stat().st_size == 0:
             raise DataError(f"{path} is empty; save the images into it again")
@@ -206,7 +207,9 @@ def _contents(path: Path, array: Any, labels: Any) -> _Contents:
     """Bring the arrays into the form of a `Split`; ``array`` has a shape and a dtype, and gives rows by slices."""
     shape, dtype = array.shape, array.dtype
     if not (dtype == np.uint8 or np.issubdtype(dtype, np.floating)):
-        raise DataError(f"{path} holds values of type {dtype}; save the images as uint8, or as floats in [0, 1]")
+        raise DataError(
+            f"{path} holds values of type {dtype}; save the images as uint8 from 0 to 255, or as floats in [0, 1]"
+        )
     if len(shape) not in (2, 3, 4):
         raise DataError(
             f"{path} holds an array of shape {shape}; images must be saved as (N, D), (N, H, W), (N, H, W, C) or "
@@ -216,10 +219,10 @@ def _contents(path: Path, array: Any, labels: Any) -> _Contents:
         raise DataError(f"{path} holds an array of shape {shape}, which is no image at all; save some into it")
     if math.prod(shape) == 0:
         raise DataError(f"{path} holds an array of shape {shape}; images of at least one pixel are needed")
-    if len(shape) == 4 and shape[_channel_axis(shape)] > MAX_CHANNELS:
+    if len(shape) == 4 and shape[_channel_axis(shape)] not in CHANNELS:
         raise DataError(
-            f"{path} holds an array of shape {shape}, which as (N, H, W, C) would have {shape[3]} channels; "
-            f"save the images with the channels, {MAX_CHANNELS} at most, in the last axis"
+            f"{path} holds an array of shape {shape}, which as (N, H, W, C) would have {shape[3]} channels; save "
+            "images of 1 (grey) or 3 (red, green and blue), in the last axis, and without opacity: images[..., :3]"
         )
 
     num_rows, num_pixels = shape[0], math.prod(shape[1:])
@@ -235,6 +238,13 @@ def _contents(path: Path, array: Any, labels: Any) -> _Contents:
         else:
             _check_floats(path, chunk, start)
             np.clip(chunk, 0, 1, out=pixels[start : start + len(chunk)], casting="same_kind")
+    if dtype == np.uint8 and pixels.max() <= 1:
+        warnings.warn(
+            f"{path} holds no number above 1, and as uint8 those are 255ths: images that are all but black; multiply "
+            "images of 0 and 1 by 255, or save them as floats",
+            FastganWarning,
+            stacklevel=2,
+        )
     return pixels, None if labels is None else _checked_labels(path, np.asarray(labels), num_rows), _image_shape(shape)
 
 
@@ -262,7 +272,7 @@ def _checked_labels(path: Path, labels: NDArray[Any], num_rows: int) -> NDArray[
 
 def _channel_axis(shape: tuple[int, ...]) -> int:
     """Say which of four axes holds the channels: the last, unless only the second can, as in what PyTorch saves."""
-    return 1 if shape[3] > MAX_CHANNELS >= shape[1] else 3
+    return 1 if shape[3] not in CHANNELS and shape[1] in CHANNELS else 3
 
 
 def _image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:

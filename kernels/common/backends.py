@@ -89,7 +89,7 @@ def _why_not_numba_cuda() -> str | None:
         runtime = importlib.import_module("fastgan.kernels.common.numba_runtime")
     except Exception as error:
         # Numba, its CUDA part or CUDA's own bindings are missing or broken.
-        return f"Numba's CUDA part cannot be imported ({one_line(error)}): {cupy_runtime.REMEDY}"
+        return f"Numba's CUDA part cannot be imported ({one_line(error)}): {cupy_runtime.NUMBA_CUDA_REMEDY}"
     reason: str | None = runtime.why_not()
     return reason
 

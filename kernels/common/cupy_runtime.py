@@ -27,7 +27,8 @@ _SECONDS_AHEAD: Final = 0.1
 _NUM_BRANCHES: Final = 4
 
 
-REMEDY: Final = "pip install 'fastgan[cuda12]', or 'fastgan[cuda13]' for a CUDA 13 driver"
+REMEDY: Final = "pip install 'cupy-cuda12x[ctk]', or 'cupy-cuda13x[ctk]' for a CUDA 13 driver"
+NUMBA_CUDA_REMEDY: Final = "pip install 'numba-cuda[cu12]' 'numpy<2.5', or 'numba-cuda[cu13]' for a CUDA 13 driver"
 
 
 def has_cupy() -> bool:

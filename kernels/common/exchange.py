@@ -101,6 +101,6 @@ def _by_cupy(name: str, array: Any) -> Any:
     except ImportError as error:
         raise BackendError(
             f"{name} lies on a CUDA device, where fastgan reads it with CuPy, which is not installed: "
-            "pip install 'fastgan[cuda12]' or 'fastgan[cuda13]', or bring it to the host first"
+            "pip install 'cupy-cuda12x[ctk]' or 'cupy-cuda13x[ctk]', or bring it to the host first"
         ) from error
     return cupy.asarray(array) if hasattr(array, "__cuda_array_interface__") else cupy.from_dlpack(array)

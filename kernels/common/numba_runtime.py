@@ -24,7 +24,7 @@ from numba import cuda as _cuda
 
 from fastgan.errors import BackendError, one_line
 from fastgan.kernels.common.arrays import Array, Counter, Rate
-from fastgan.kernels.common.cupy_runtime import OLDEST, REMEDY
+from fastgan.kernels.common.cupy_runtime import NUMBA_CUDA_REMEDY, OLDEST
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -73,7 +73,7 @@ def why_not() -> str | None:
         # Needs the libraries that a kernel needs, and takes a fraction of a second.
         cuda.compile_ptx(_nothing, (), cc=(major, minor))
     except Exception as error:
-        return f"Numba cannot compile for the GPU ({one_line(error)}): {REMEDY}"
+        return f"Numba cannot compile for the GPU ({one_line(error)}): {NUMBA_CUDA_REMEDY}"
     return None
 
 

@@ -184,7 +184,7 @@ def test_a_plot_that_cannot_be_is_refused_before_any_work(runs, tmp_path, monkey
         importlib.util, "find_spec", lambda name, *rest: None if name == "matplotlib" else find_spec(name, *rest)
     )
     stderr = invoke("parzen", "--plot", tmp_path / "curve.png", code=1).stderr
-    assert "A plot needs matplotlib, which is not installed: pip install 'fastgan[plots]'" in stderr
+    assert "A plot needs matplotlib, which is not installed: pip install matplotlib" in stderr
     assert not (tmp_path / "curve.png").exists()
 
 
@@ -349,7 +349,7 @@ def test_what_the_command_line_alone_shows_to_be_wrong_exits_with_2(runs, argume
 
 def test_a_backend_that_is_not_here_exits_with_1(runs, no_cupy):
     assert (
-        "CuPy is not installed (pip install 'fastgan[cuda12]'"
+        "CuPy is not installed (pip install 'cupy-cuda12x[ctk]'"
         in invoke("parzen", *FEW, "--backend", "cupy", code=1).stderr
     )
 

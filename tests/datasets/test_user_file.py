@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fastgan import datasets
-from fastgan.errors import DataError
+from fastgan.errors import DataError, FastganWarning
 
 RNG = np.random.default_rng(0)
 BYTES = RNG.integers(0, 256, (23, 4, 5), dtype=np.uint8)
@@ -80,7 +80,7 @@ def test_image_shapes(tmp_path, shape, image_shape, ending):
 
 @pytest.mark.parametrize(
     ("shape", "axis"),
-    [((2, 5, 3), 3), ((8, 9, 1), 3), ((3, 4, 4), 3), ((1, 5, 4), 3), ((1, 28, 28), 1), ((3, 9, 5), 1), ((4, 2, 5), 1)],
+    [((2, 5, 3), 3), ((8, 9, 1), 3), ((3, 8, 3), 3), ((3, 4, 4), 1), ((1, 5, 4), 1), ((1, 28, 28), 1), ((3, 9, 5), 1)],
 )
 def test_where_the_channels_are(tmp_path, shape, axis):
     array = RNG.integers(0, 256, (10, *shape), dtype=np.uint8)
@@ -149,14 +149,21 @@ def with_value(value):
         (np.zeros(10, np.uint8), r"shape \(10,\); images must be saved as \(N, D\)"),
         (np.zeros((10, 1, 2, 2, 1), np.uint8), r"shape \(10, 1, 2, 2, 1\); images must be saved as"),
         (np.uint8(3), r"shape \(\); images must be saved as"),
-        (np.zeros((9, 4), np.uint8), "9 images; at least 10 are needed to split them"),
-        (np.zeros((10, 5, 8, 8), np.uint8), ".* would have 8 channels; save the images with the channels, 4 at most"),
+        (np.full((9, 4), 255, np.uint8), "9 images; at least 10 are needed to split them"),
+        (np.zeros((10, 5, 8, 8), np.uint8), ".* would have 8 channels; save images of 1"),
+        (np.zeros((10, 8, 8, 4), np.uint8), r".* would have 4 channels; .* without opacity: images\[\.\.\., :3\]"),
     ],
 )
 @pytest.mark.parametrize("ending", [".npy", ".npz", ".h5"])
 def test_arrays_that_are_no_images(tmp_path, array, message, ending):
     path = save(tmp_path / f"mine{ending}", array)
     with pytest.raises(DataError, match=rf"^{path} holds (an array of )?{message}"):
+        datasets.load(path)
+
+
+def test_zeros_and_ones_as_bytes_are_warned_of(tmp_path):
+    path = save(tmp_path / "mine.npy", RNG.integers(0, 2, (20, 3), dtype=np.uint8))
+    with pytest.warns(FastganWarning, match=f"^{path} holds no number above 1, .* multiply images of 0 and 1 by 255"):
         datasets.load(path)
 
 
@@ -258,7 +265,7 @@ def test_a_header_that_makes_no_sense(tmp_path, header):
 
 
 def test_a_damaged_member_is_found_by_its_checksum(tmp_path):
-    path = save(tmp_path / "mine.npz", np.zeros((100, 30), np.uint8))
+    path = save(tmp_path / "mine.npz", np.full((100, 30), 255, np.uint8))
     content = bytearray(path.read_bytes())
     content[1500] ^= 1
     path.write_bytes(content)
@@ -280,7 +287,7 @@ def test_paths_that_are_no_file_to_load(tmp_path):
     with pytest.raises(DataError, match=r"folder\.npz is a folder where a .* file is expected"):
         datasets.load(tmp_path / "folder.npz")
     (tmp_path / "images.png").write_bytes(b"png")
-    with pytest.raises(DataError, match=r"images\.png is no file that can be loaded; save the images as"):
+    with pytest.raises(DataError, match=r"images\.png does not end in \.npy, \.npz, \.h5, \.hdf5; save the images as"):
         datasets.load(tmp_path / "images.png")
 
 

@@ -130,7 +130,7 @@ def fails(*_, **__):
         ({"gpus": gpus((7, 0))}, r"^the GPU has compute capability 7.0 and the kernels need 7.5 or newer$"),
         (
             {"gpus": gpus((9, 0)), "compile_ptx": fails},
-            r"^Numba cannot compile for the GPU \(libnvvm.so: cannot .*\): pip install 'fastgan\[cuda12\]'",
+            r"^Numba cannot compile for the GPU \(libnvvm.so: cannot .*\): pip install 'numba-cuda\[cu12\]'",
         ),
         ({"gpus": gpus((9, 0)), "compile_ptx": lambda *_, **__: None}, None),
     ],

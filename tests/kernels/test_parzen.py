@@ -516,7 +516,7 @@ def test_a_memory_map_and_a_read_only_array_will_do(either, rng, tmp_path):
 @pytest.mark.parametrize("array", [CudaExporter(np.zeros((4, 2))), Exporter(np.zeros((4, 2)), kind=2)])
 def test_without_cupy_an_array_of_a_gpu_is_refused_by_the_extras_name(monkeypatch, array):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(BackendError, match=r"samples lies on a CUDA device.*pip install 'fastgan\[cuda12\]'"):
+    with pytest.raises(BackendError, match=r"samples lies on a CUDA device.*pip install 'cupy-cuda12x\[ctk\]'"):
         parzen.log_density(np.zeros((3, 2)), array, np.ones(1))
 
 
