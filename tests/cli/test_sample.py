@@ -187,9 +187,9 @@ def test_colour_comes_with_the_channels_last(tmp_path):
 
 def test_neighbours_in_data_that_changed_are_refused(tmp_path):
     file = tmp_path / "mine.npy"
-    np.save(file, np.zeros((300, 4), np.uint8))
+    np.save(file, np.full((300, 4), 100, np.uint8))
     fastgan.train(TINY.replace({"dataset": str(file), "steps": 1}), run_dir=tmp_path / "run")
-    np.save(file, np.ones((300, 4), np.uint8))
+    np.save(file, np.full((300, 4), 101, np.uint8))
     stderr = invoke("sample", tmp_path / "run", "--nearest", "--out", tmp_path / "a.png", code=1).stderr
     assert "another SHA-256" in stderr
     assert not (tmp_path / "a.png").exists()

@@ -452,7 +452,8 @@ def test_a_run_whose_stderr_is_gone_goes_on():
     # As behind `| head -1`: the next report meets a closed pipe.
     started = process(*TRAIN, "--epochs", "20", "--run-dir", "a run")
     started.stderr.close()
-    assert started.stdout.read() == "a run\n"
+    with started.stdout as stdout:
+        assert stdout.read() == "a run\n"
     assert started.wait(timeout=60) == 0
     assert fastgan.load_run("a run").step == 20 * STEPS_PER_EPOCH
 
@@ -463,7 +464,8 @@ def test_under_nohup_a_closed_terminal_is_ignored():
     for line in started.stderr:
         if line.startswith("epoch 1 "):
             started.send_signal(signal.SIGHUP)
-    assert started.wait(timeout=60) == 0
+    started.communicate(timeout=60)
+    assert started.returncode == 0
     assert fastgan.load_run("a run").step == 20 * STEPS_PER_EPOCH
 
 

@@ -143,7 +143,7 @@ def with_value(value):
         (with_value(-np.inf), "-inf in image 2222"),
         (with_value(1.00001), "1.00001 in image 2222"),
         (with_value(-1e-5), "-1e-05 in image 2222; .* so bring their whole range there"),
-        (np.zeros((10, 4), np.int64), "values of type int64; save the images as uint8, or as floats"),
+        (np.zeros((10, 4), np.int64), "values of type int64; save the images as uint8 from 0 to 255, or as floats"),
         (np.zeros((10, 4), bool), "values of type bool"),
         (np.zeros((10, 4), complex), "values of type complex128"),
         (np.zeros(10, np.uint8), r"shape \(10,\); images must be saved as \(N, D\)"),
