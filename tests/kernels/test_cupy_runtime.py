@@ -264,7 +264,7 @@ def test_auto_takes_the_gpu(cupy):
 
 def test_auto_says_once_what_to_install_where_a_driver_answers_without_cupy(monkeypatch, no_cupy):
     monkeypatch.setattr(cupy_runtime, "driver_version", lambda: 12040)
-    with pytest.warns(FastganWarning, match=r"GPU's driver answers, but CuPy is not installed.*fastgan\[cuda12\]"):
+    with pytest.warns(FastganWarning, match=r"GPU's driver answers, but CuPy is not installed.*cupy-cuda12x\[ctk\]"):
         assert backends.resolve("auto") == "cpu"
     # Remembered, with what it said.
     assert backends.resolve("auto") == "cpu"
