@@ -24,7 +24,7 @@ from fastgan import checkpoint, datasets
 from fastgan.checkpoint import Checkpoint
 from fastgan.datasets.idx import read_idx
 from fastgan.datasets.mat import read_arrays
-from fastgan.errors import FastganError
+from fastgan.errors import FastganError, FastganWarning
 from tests.datasets.made_up import ARRAYS, CONTENT, TRAIN_IMAGES, TRAIN_LABELS
 from tests.runs_for_tests import environment
 
@@ -355,6 +355,8 @@ def _main(num_cases, seed, *names):
         place.mkdir()
         os.chdir(place)
         warnings.simplefilter("error")
+        # That bytes look as if they were meant to be 0 and 1.
+        warnings.filterwarnings("ignore", ".* holds no number above 1", FastganWarning)
         counted = {name: many(name, int(num_cases), int(seed), place) for name in names}
         assert os.listdir(folder) == ["cases"]
     print(json.dumps(counted))
