@@ -100,6 +100,12 @@ def test_commands_on_a_run_say_what_they_do_not_find(name, tmp_path):
     assert not (tmp_path / "a.npz").exists()
 
 
+def test_the_package_is_the_command():
+    asked = [sys.executable, "-m", "fastgan", "--version"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=True, env=environment())
+    assert done.stdout == f"fastgan, version {fastgan.__version__}\n"
+
+
 def test_a_warning_is_one_line_on_stderr(monkeypatch):
     def warn(*_, **__):
         warnings.warn("mind the step", FastganWarning, stacklevel=2)
