@@ -44,6 +44,8 @@ _ROOM_OF_A_QUERY = 2.0
 # Terms below e^-40 of the greatest are left out of an exact sum: a million of them are 4e-12 nats.
 _LEAST_LOG_TERM = 40.0
 LOG2_E = 1.4426950408889634
+# The rates of float32's exponentials: beyond these, which are infinite there, a twin's distance times one is NaN.
+MAX_RATE = float(np.finfo(np.float32).max)
 # Below this exponent a float32 sum that holds a 1 cannot see the term, and 2^x is still a normal number.
 _LEAST_EXPONENT = np.float32(-126.0)
 # Sums may be taken in any order and fused: but NaN and infinity keep their meaning.
@@ -108,7 +110,7 @@ def _tile_by_tile(
                 greatest_norm,
             )
         # Written so that NaN, of data whose norms overflow, is not fast either.
-        fast_S = distance_error * rates_S / LOG2_E <= max_error(sigmas_S)
+        fast_S = (distance_error * rates_S / LOG2_E <= max_error(sigmas_S)) & (rates_S <= MAX_RATE)
         exact_S = ~fast_S
         precisions = 0.5 / sigmas_S[exact_S] ** 2
         # The distance beyond which a sample cannot matter, from the least distance on, both as the products give them.
@@ -177,22 +179,22 @@ def _all_norms(rows_ND: Array, mean_D: NDArray[np.float64]) -> NDArray[np.float6
     return norms_N
 
 
-def telling_rows(norms_N: NDArray[np.float64], D: int, count: int = _PROBED_ROWS) -> NDArray[np.intp]:
-    """Choose rows of ``D`` numbers to measure an error on, ``count`` at most: the longest, and some from all over.
+def telling_rows(norms_N: NDArray[np.float64], D: int) -> NDArray[np.intp]:
+    """Choose rows of ``D`` numbers to measure an error on: the longest, and some from all over.
 
     Parameters
     ----------
     norms_N : (N,) float64
         The rows' squared norms; N >= 1.
-    D, count : int
-        As above; fewer where the rows are very long.
+    D : int
+        There are fewer where they are very long.
 
     Returns
     -------
     (any,) intp
         Their places, ascending.
     """
-    half = max(4, min(count, PROBED_NUMBERS // D) // 2)
+    half = max(4, min(_PROBED_ROWS, PROBED_NUMBERS // D) // 2)
     N = len(norms_N)
     longest = np.argpartition(norms_N, max(0, N - half))[-half:]
     return np.union1d(longest, np.arange(0, N, -(-N // half)))

@@ -24,7 +24,7 @@ from fastgan.kernels.common.gemm_tile import FMA, Operand
 from fastgan.kernels.common.kernel import Kernel
 from fastgan.kernels.common.launcher import launch, runtime
 from fastgan.kernels.common.planes_tile import BYTES, HALVES, PLANES, WarpgroupTiling
-from fastgan.kernels.parzen.cpu import LOG2_E, PROBED_NUMBERS, estimated_error, max_error
+from fastgan.kernels.parzen.cpu import LOG2_E, MAX_RATE, PROBED_NUMBERS, estimated_error, max_error
 
 _SOURCE: Final = "parzen/parzen.cu"
 _WARPGROUPS: Final = "parzen/warpgroups.cu"
@@ -176,9 +176,12 @@ def log_density(
             some = places[first : first + _SIGMAS_A_PASS]
             yield Sigmas.of(sigmas_S[some], scale, constants_S[some], some)
 
-    # Which sigmas the product is exact enough for; it is made for all of them before that is known.
-    fits_S = np.full(S, usable)
     samples = rows_of(samples_ND, way, means_D, scale, are_samples=True) if usable else None
+    # Which sigmas the product is exact enough for; it is made for all that it can take before that is known.
+    fits_S = np.zeros(S, bool)
+    if samples is not None:
+        with np.errstate(all="ignore"):
+            fits_S = 0.5 * LOG2_E / (sigmas_S * samples.scale) ** 2 <= MAX_RATE
     for m in range(0, M, _QUERIES_A_PASS):
         some_MD = queries_MD[m : m + _QUERIES_A_PASS]
         out = there.empty((S, len(some_MD)), np.float64)

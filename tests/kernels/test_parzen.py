@@ -109,6 +109,23 @@ def test_identical_samples_are_one(either, rng):
         np.testing.assert_allclose(many, one, rtol=1e-7)
 
 
+@pytest.mark.parametrize("value", [0.0, 0.3, 1.7])
+@pytest.mark.parametrize("sigma", [1e-100, 1e-30, 1e-18, 1.0, 1e100])
+def test_all_queries_and_samples_alike(either, value, sigma):
+    # Every distance is exactly 0, however narrow the window.
+    queries, samples = np.full((5, 7), value), np.full((9, 7), value)
+    found = compute(either, queries, samples, [sigma])
+    np.testing.assert_allclose(found, written_out(queries, samples, [sigma]), rtol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-155, 1e-140, 1e140, 1e150])
+@pytest.mark.parametrize("sigma", [1e-100, 1.0, 1e100])
+def test_values_at_the_ends_of_float64(either, rng, scale, sigma):
+    queries, samples = rng.random((5, 7)) * scale, rng.random((9, 7)) * scale
+    found = compute(either, queries, samples, [sigma])
+    np.testing.assert_allclose(found, compute("reference", queries, samples, [sigma]), rtol=1e-10)
+
+
 def test_a_query_among_its_twins(either, rng):
     # Distance 0 for every query, to many samples for some; and all else far beyond the narrow windows.
     samples = rng.random((40, 50), dtype=np.float32)
